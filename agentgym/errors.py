@@ -1,0 +1,95 @@
+"""The error tree. Errors are named for the boundary that was crossed.
+
+    AgentGymError
+    ├── UserError            the user can mend it: printed without a traceback, exit code 2
+    │   ├── ConfigError      a recipe, key or value
+    │   ├── DataError        a file or row of data (file and line are named)
+    │   ├── ModelError       a model folder or id
+    │   ├── RunError         a run folder
+    │   └── ToolError        a tool that cannot be registered as written
+    └── EpisodeFault         an episode that could not be played or scored; recorded, never reward 0
+        ├── EnvFault  ToolFault  SandboxFault  VerifierFault  EngineFault  TimeoutFault
+
+A model's own mistake (malformed call, wrong arguments, unknown tool) is none of these: it is an observation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class AgentGymError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class UserError(AgentGymError):
+    """Something the user can mend; the text says what was wrong and what to do."""
+
+
+class ConfigError(UserError):
+    """A recipe, key or value of the configuration."""
+
+
+class DataError(UserError):
+    """A data file or one of its rows."""
+
+
+class ModelError(UserError):
+    """A model folder or id."""
+
+
+class RunError(UserError):
+    """A run folder."""
+
+
+class ToolError(UserError):
+    """A tool that cannot be registered as it is written."""
+
+
+class EpisodeFault(AgentGymError):
+    """An episode that could not be played or scored. `kind` names the boundary."""
+
+    kind = "fault"
+
+    def __init__(self, message: str = "", *, kind: str | None = None):
+        super().__init__(message)
+        if kind is not None:
+            self.kind = kind
+
+
+class EnvFault(EpisodeFault):
+    kind = "env_error"
+
+
+class ToolFault(EpisodeFault):
+    kind = "tool_error"
+
+
+class SandboxFault(EpisodeFault):
+    kind = "sandbox_error"
+
+
+class VerifierFault(EpisodeFault):
+    kind = "verifier_error"
+
+
+class EngineFault(EpisodeFault):
+    kind = "engine_error"
+
+
+class TimeoutFault(EpisodeFault):
+    kind = "timeout"
+
+
+@contextmanager
+def boundary(fault: type[EpisodeFault], what: str = "") -> Iterator[None]:
+    """Turn whatever is raised inside into `fault`; faults, user errors and cancellation pass unchanged."""
+    try:
+        yield
+    except (AgentGymError, asyncio.CancelledError):
+        raise
+    except Exception as e:
+        prefix = f"{what}: " if what else ""
+        raise fault(f"{prefix}{type(e).__name__}: {e}") from e

@@ -1,0 +1,223 @@
+"""The seams, and only here. Each has implementations of one file each and a public fake or default to test with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from agentgym.types import (
+    Completion,
+    Floats,
+    Group,
+    Ids,
+    Message,
+    Outcome,
+    SamplingParams,
+    StopReason,
+    Task,
+    ToolCall,
+    WeightUpdate,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+Policy: TypeAlias = Callable[[Sequence[Message]], Message]
+"""A scripted player: the conversation so far -> the next assistant message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What an env hands out at reset: the prompt and the tools (OpenAI function schemas) of this episode."""
+
+    task: Task
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an env answers to one assistant message.
+
+    `messages` is what it adds to the conversation (empty at the end); `reward` is this turn's own reward, the
+    terminal one included; `components` and `outcome` are those of the whole episode and are set at its end.
+    """
+
+    messages: tuple[Message, ...] = ()
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    stop_reason: StopReason | None = None
+    components: Mapping[str, float] = field(default_factory=dict)
+    outcome: Outcome = Outcome.unscored
+    tags: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.terminated or self.truncated
+
+
+class Env(Protocol):
+    """Plays one task at a time. `astep` is the one entry; Gymnasium's `step` is a face over it.
+
+    Anything that goes wrong in the env's own machinery raises an `EpisodeFault`: the episode is then unscored.
+    """
+
+    async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start:
+        """Start an episode. options: `task_id`, `index` or `task`, and `split` ("train" or "test")."""
+        ...
+
+    async def astep(self, message: Message) -> Step: ...
+
+    async def finish(self, reason: StopReason) -> Step:
+        """End the episode from outside (a limit was met); scores what is there. Truncated unless it says otherwise."""
+        ...
+
+    def tasks(self, split: str = "train") -> Sequence[Task]: ...
+
+    def expert(self, task: Task, seed: int, style: str = "gold") -> Policy | None:
+        """A scripted player of `task`: `gold` for validation, `demo` for warm starts; None where there is none."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """A typed function the agent may call."""
+
+    name: str
+    schema: Mapping[str, Any]
+    """OpenAI function schema: {"type": "function", "function": {"name", "description", "parameters"}}."""
+
+    async def call(self, arguments: Mapping[str, Any], episode: Any = None) -> str: ...
+
+
+class Engine(Protocol):
+    """Token ids in; token ids, logprobs and policy versions out. It never sees text."""
+
+    @property
+    def version(self) -> int: ...
+
+    async def generate(self, ids: Sequence[int], params: SamplingParams, *, session: str | None = None) -> Completion:
+        """Continue `ids` (the whole branch so far). Calls of one `session` may reuse its cache; correctness never
+        depends on it. Raises `EngineFault`; a prompt that leaves no room yields finish_reason "length" with no ids."""
+        ...
+
+    async def release(self, session: str) -> None:
+        """Forget a session's cache; unknown sessions are fine."""
+        ...
+
+    async def update_weights(self, update: WeightUpdate) -> None:
+        """Take new weights between two decode steps; sequences under way go on with them (caches recomputed)."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Tokens to append before sampling. `rewritten` means the template changed its past: `ids` is then the whole
+    conversation and starts a new branch, otherwise it only continues the tokens so far."""
+
+    ids: Ids
+    rewritten: bool = False
+
+
+class Renderer(Protocol):
+    """The only place where messages become tokens. Within a branch it only appends."""
+
+    stop_ids: tuple[int, ...]
+
+    def start(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Rendered:
+        """The whole conversation and the generation prompt."""
+        ...
+
+    def extend(
+        self,
+        history: Sequence[Message],
+        completion: Sequence[int],
+        added: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Rendered:
+        """What follows `completion` (the sampled tokens of history's last message): its end of turn where the model
+        did not sample one, `added`, and the generation prompt."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of sampled tokens, special tokens kept, the end-of-turn token at the end left out."""
+        ...
+
+    def demonstration(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[Ids, Floats]:
+        """A whole conversation as (ids [T], mask [T]); the mask is 1 on what the assistant would have sampled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCalls:
+    """A model's text taken apart. A malformed call is in `calls` with its `error` set, and in `errors`."""
+
+    calls: tuple[ToolCall, ...]
+    errors: tuple[str, ...] = ()
+    content: str = ""
+    reasoning: str | None = None
+
+    def message(self) -> Message:
+        return Message("assistant", self.content, reasoning=self.reasoning, tool_calls=self.calls)
+
+
+class Parser(Protocol):
+    """A model's text -> calls, content, reasoning. Never raises on any text."""
+
+    def parse(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> ParsedCalls: ...
+
+    def format(self, message: Message) -> str:
+        """The inverse: the text a model would write for this assistant message."""
+        ...
+
+
+class Credit(Protocol):
+    """Group -> one advantage array [T] per turn of each of its trajectories, in order (unscored ones get zeros)."""
+
+    def __call__(self, group: Group) -> list[list[Floats]]: ...
+
+
+class Loss(Protocol):
+    """Token tensors of shape [N] -> summed loss (a scalar, to be divided by the global denominator) and metrics."""
+
+    def __call__(
+        self, logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, float]]: ...
+
+
+class WeightSync(Protocol):
+    """Carries a learner's weights to the engines."""
+
+    def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> WeightUpdate: ...
+
+    def close(self) -> None: ...
+
+
+class Logger(Protocol):
+    """Receives every row of metrics."""
+
+    def log(self, row: Mapping[str, Any], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+SandboxSpec: TypeAlias = Mapping[str, Any]
+
+
+class Sandbox(Protocol):
+    """Where untrusted code runs."""
+
+    async def exec(self, code: str, *, timeout: float) -> Any: ...
+
+    async def write_file(self, path: str, data: bytes) -> None: ...
+
+    async def read_file(self, path: str, max_bytes: int) -> bytes: ...
+
+    async def close(self) -> None: ...
