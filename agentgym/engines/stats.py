@@ -1,0 +1,29 @@
+"""What an engine counted since it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot. Seconds are those of model compute (forward and sampling), by wall clock and by this thread's CPU."""
+
+    tokens: int = 0
+    """Tokens sampled."""
+    prefill_tokens: int = 0
+    """Context tokens that were run through the model."""
+    cached_tokens: int = 0
+    """Context tokens that were found in a cache instead."""
+    steps: int = 0
+    """Forward passes."""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    cache_hits: int = 0
+    """Requests that found part of their context in a cache."""
+    evictions: int = 0
+    """Idle sessions that lost their slot to another."""
+    running: int = 0
+    """Requests in a slot now."""
+    waiting: int = 0
+    """Requests without a slot now."""
