@@ -1,0 +1,292 @@
+"""Messages to tokens, for any Hugging Face chat template; within a branch it only appends.
+
+What a model sampled is never tokenised again. To find what follows it, a small conversation is rendered whose assistant
+message holds a marker; the text after the marker, from the end of the turn on, is what is to be appended. The same is
+done for every kind of turn once and then remembered. Where a template changes its past (it removes the reasoning of
+earlier turns when the user speaks again), the whole conversation is rendered afresh and starts a new branch, unless
+`keep_thinking` holds the past as it was sampled; either is counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from agentgym.errors import ModelError
+from agentgym.protocols import Parser, Rendered
+from agentgym.rollout.boundaries import Ends, find_ends, find_past, rewrites
+from agentgym.rollout.parsers import detect_format, get_parser
+from agentgym.rollout.template import QUESTION, SENTINEL, ChatTemplate
+from agentgym.types import Floats, Ids, Message, ToolCall
+
+_BREAK = "\ufdd0"  # a noncharacter: splits the text of control tokens, so that an observation cannot end a turn
+_THINK = "<think>"
+
+
+@dataclass(slots=True)
+class Counters:
+    """How often it happened, over all episodes of a renderer."""
+
+    extended: int = 0
+    rewritten: int = 0
+    """The template changed its past: the episode branched."""
+    kept: int = 0
+    """The template would have changed its past: kept as sampled."""
+    closings: int = 0
+    """Turns cut by length, closed by the renderer."""
+
+
+class ChatRenderer:
+    """`stop_ids` are all the tokens a model may end its turn with: the tokenizer's, those given (of a generation
+    config), and those the template shows. `opens_thinking`: the generation prompt already begins the reasoning.
+
+    Raises `ModelError` for a tokenizer without a usable chat template, and for messages it has no place for.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        stop_ids: Sequence[int] = (),
+        keep_thinking: bool = False,
+        tool_format: str = "auto",
+        chat_template: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        cache_size: int = 16384,
+    ):
+        self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer, chat_template=chat_template, variables=variables)
+        self.keep_thinking = keep_thinking
+        self.tool_format = detect_format(self.template.source) if tool_format == "auto" else tool_format
+        self.counters = Counters()
+        added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+        self.ends: Ends = find_ends(self.template, list(added))
+        self.past = find_past(self.template)
+        self._ids_of = {text: added[text] for text in self.ends.closers}
+        sampled = [added[text] for text in (self.ends.content, self.ends.calls) if text is not None]
+        eos = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*sampled, *eos, *map(int, stop_ids)]))
+        self.opens_thinking = self.template.render([QUESTION], prompt=True).rstrip().endswith(_THINK)
+        self._enders = frozenset(self.stop_ids) | frozenset(self._ids_of.values())
+        self._encode = Encoder(tokenizer, cache_size)
+        self._tails: OrderedDict[Any, _Tail] = OrderedDict()
+        self._cache_size = cache_size
+        controls = [text for text, i in added.items() if tokenizer.added_tokens_decoder[i].special]
+        self._control = re.compile("|".join(map(re.escape, sorted({*controls, *self.ends.closers}, key=len)[::-1])))
+
+    @property
+    def parser(self) -> Parser:
+        """The parser of this template's tool format, told whether the prompt opens the thinking."""
+        return get_parser(self.tool_format, self.opens_thinking)
+
+    def start(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Rendered:
+        """The whole conversation and the generation prompt. Raises `ModelError` where the template cannot show it."""
+        return Rendered(self._encode(self._render(messages, tools)))
+
+    def extend(
+        self,
+        history: Sequence[Message],
+        completion: Sequence[int],
+        added: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Rendered:
+        """What follows `completion`, the sampled tokens of history's last message: its end of turn where the model
+        sampled none, `added`, and the generation prompt."""
+        self.counters.extended += 1
+        if self._may_rewrite(history, added) and rewrites(self.template, history, added, tools):
+            if not self.keep_thinking:
+                self.counters.rewritten += 1
+                return Rendered(self._encode(self._render([*history, *added], tools)), rewritten=True)
+            self.counters.kept += 1
+        tail = self._tail(history, added, tools)
+        last = completion[-1] if len(completion) else -1
+        if last not in self._enders:
+            self.counters.closings += 1
+            return Rendered(tail.closed)
+        if tail.closer in self.ends.roles and last != self._ids_of[tail.closer]:
+            return Rendered(tail.closed)  # the next message's own role token, and the model stopped with another
+        return Rendered(tail.open)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of sampled tokens, special tokens kept, the end-of-turn token at the end left out."""
+        kept = ids[:-1] if len(ids) and ids[-1] in self._enders else ids
+        return self._encode.decode(kept)
+
+    def demonstration(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[Ids, Floats]:
+        """A conversation up to its last assistant message as (ids [T], mask [T]), token for token what an episode
+        would hold. Where the template rewrites its past this is the last branch; `branches` gives all."""
+        return self.branches(messages, tools)[-1]
+
+    def branches(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[tuple[Ids, Floats]]:
+        """All branches of a demonstrated conversation; every assistant message is masked 1 in exactly one of them."""
+        spoken = [i for i, message in enumerate(messages) if message.role == "assistant"]
+        if not spoken:
+            raise ModelError("a demonstration needs at least one assistant message")
+        context = self.start(messages[: spoken[0]], tools).ids
+        parts: list[list[tuple[Ids, float]]] = [[]]
+        for i, following in zip(spoken, [*spoken[1:], None], strict=True):
+            body = self.sampled(messages[i])
+            parts[-1] += [(context, 0.0), (body, 1.0)]
+            if following is not None:
+                rendered = self.extend(messages[: i + 1], body.tolist(), messages[i + 1 : following], tools)
+                context = rendered.ids
+                if rendered.rewritten:
+                    parts.append([])
+        return [_row(branch) for branch in parts]
+
+    def sampled(self, message: Message) -> Ids:
+        """The tokens a model would sample for this assistant message, its end of turn included."""
+        try:
+            text = self.parser.format(message)
+        except ValueError as e:
+            raise ModelError(f"cannot write a demonstration for this model: {e}") from None
+        end = self.ends.calls if message.tool_calls and self.ends.calls else self.ends.content
+        return np.append(self._encode(text), np.int32(self._ids_of[end])).astype(np.int32)
+
+    def _may_rewrite(self, history: Sequence[Message], added: Sequence[Message]) -> bool:
+        may = self.past.may_rewrite
+        if not may:
+            return False
+        spoke = any(message.role != "tool" for message in added)
+        reasoned = any(message.reasoning is not None for message in history)
+        return (spoke, reasoned) in may
+
+    def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
+        dialect = self.template.dialect
+        if tools and not dialect.shows_tools:
+            raise ModelError(
+                "the model's chat template has no place for tools: the model would never see them. Use a model whose "
+                "template shows tools, or describe them in the prompt and pass none"
+            )
+        self._check_results(messages)
+        return self.template.render([self._guard(message) for message in messages], tools, prompt=True)
+
+    def _check_results(self, messages: Sequence[Message]) -> None:
+        if not self.template.dialect.shows_results and any(message.role == "tool" for message in messages):
+            raise ModelError(
+                "the model's chat template has no place for tool results (role tool); use a model whose template has"
+            )
+
+    def _guard(self, message: Message) -> Message:
+        """Break up control tokens in what tools and users said: text stays text."""
+        if message.role not in ("tool", "user") or not isinstance(message.content, str):
+            return message
+        if not self._control.search(message.content) and _BREAK not in message.content:
+            return message
+        text = message.content.replace(_BREAK, "")
+        return replace(message, content=self._control.sub(lambda m: m[0][0] + _BREAK + m[0][1:], text))
+
+    def _tail(self, history: Sequence[Message], added: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> _Tail:
+        if self.past.needs_history or (tools and self.past.needs_tools):
+            return self._make_tail(history, added, tools)
+        key = self._key(history[-1], added)
+        tail = self._tails.get(key)
+        if tail is None:
+            tail = self._tails[key] = self._make_tail(history[-1:], added, ())
+            if len(self._tails) > self._cache_size:
+                self._tails.popitem(last=False)
+        else:
+            self._tails.move_to_end(key)
+        return tail
+
+    def _key(self, last: Message, added: Sequence[Message]) -> Any:
+        """What the text after a turn depends on; ids of calls count by their place, unless the template shows them."""
+        calls = [call.id for call in last.tool_calls]
+        names = tuple([call.name for call in last.tool_calls])
+        if self.past.needs_ids:
+            names += tuple(calls)
+        return names, tuple(
+            [
+                (m.role, m.content, m.name, calls.index(m.tool_call_id) if m.tool_call_id in calls else m.tool_call_id)
+                for m in added
+            ]
+        )
+
+    def _make_tail(
+        self, history: Sequence[Message], added: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> _Tail:
+        self._check_results(added)
+        before = history[:-1] or [QUESTION]
+        follow = [self._guard(message) for message in added]
+        error: ModelError | None = None
+        for stand_in in _stand_ins(history[-1]):
+            try:
+                text = self.template.render([*before, stand_in, *follow], tools, prompt=True)
+            except ModelError as e:
+                error = e
+                continue
+            _, found, after = text.partition(SENTINEL)
+            parts = self.ends.split(after) if found else None
+            if parts:
+                closer, rest = parts
+                closed = self._encode(closer + rest)
+                return _Tail(closer, closed, closed[1:])
+        raise error or ModelError("the model's chat template does not show what follows an assistant message")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """What follows an assistant's text: from its end of turn on (`closed`), and after it (`open`)."""
+
+    closer: str
+    closed: Ids
+    open: Ids
+
+
+def _stand_ins(message: Message) -> list[Message]:
+    """The message with a marker for its text, from the most to the least faithful shape."""
+    plain = Message("assistant", SENTINEL)
+    if not message.tool_calls:
+        return [plain]
+    calls = [ToolCall(call.id, call.name, {"text": "x"}) for call in message.tool_calls[:-1]]
+    last = message.tool_calls[-1]
+    marked = ToolCall(last.id, last.name, {"text": SENTINEL})
+    shapes = [(*calls, marked), (marked,)] if calls else [(marked,)]
+    return [*(Message("assistant", tool_calls=shape) for shape in shapes), plain]
+
+
+class Encoder:
+    """Text to ids and back, with a cache; `text` may hold breaks, where no token may reach across."""
+
+    def __init__(self, tokenizer: Any, cache_size: int):
+        self._tokenizer = tokenizer
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._cache: OrderedDict[str, Ids] = OrderedDict()
+        self._size = cache_size
+
+    def __call__(self, text: str) -> Ids:
+        """Ids [T] of the text, special tokens read as such and none added; the array is shared and read-only."""
+        ids = self._cache.get(text)
+        if ids is not None:
+            self._cache.move_to_end(text)
+            return ids
+        pieces = [i for piece in text.split(_BREAK) if piece for i in self._ids(piece)]
+        ids = np.asarray(pieces, dtype=np.int32)
+        ids.setflags(write=False)
+        self._cache[text] = ids
+        if len(self._cache) > self._size:
+            self._cache.popitem(last=False)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        if self._backend is not None:  # several times as fast as the wrapper, and cleans nothing up
+            return str(self._backend.decode(ids, skip_special_tokens=False))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _ids(self, text: str) -> list[int]:
+        if self._backend is not None:
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def _row(parts: Sequence[tuple[Ids, float]]) -> tuple[Ids, Floats]:
+    ids = np.concatenate([ids for ids, _ in parts]).astype(np.int32)
+    mask = np.concatenate([np.full(len(ids), value, dtype=np.float32) for ids, value in parts])
+    return ids, mask
