@@ -121,6 +121,8 @@ class TrainerConfig(Section):
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
     """Checkpoints kept."""
+    max_cpu_seconds: float = Field(0.0, ge=0)
+    """CPU-seconds of the RL phase after which it stops; 0: no limit."""
     control: CONTROLS = "none"
     """Controls: shuffled rewards must not learn; rejection sampling is the supervised alternative."""
 

@@ -1,0 +1,92 @@
+"""The agent: renders the conversation, asks the engine, parses what came back.
+
+One `Agent` serves every episode of a worker; what belongs to one episode is its `Conversation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+
+from agentgym.protocols import Engine, Parser, Renderer, Start
+from agentgym.types import Completion, Message, SamplingParams, Turn
+
+
+@dataclass(slots=True)
+class Seconds:
+    """Where a worker's own time goes, outside the model: seconds by part, summed over its episodes."""
+
+    render: float = 0.0
+    parse: float = 0.0
+    env: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    engine: Engine
+    renderer: Renderer
+    parser: Parser
+    seconds: Seconds = field(default_factory=Seconds)
+
+    def converse(self, start: Start, session: str) -> Conversation:
+        return Conversation(self, start, session)
+
+
+class Conversation:
+    """One agent's side of one episode: its messages, the tokens of its current branch, and its turns so far."""
+
+    def __init__(self, agent: Agent, start: Start, session: str):
+        self.agent = agent
+        self.session = session
+        self.prompt = start.messages
+        self.tools = start.tools
+        self.messages: list[Message] = list(start.messages)
+        self.turns: list[Turn] = []
+        self.rewrites = 0
+        self._branch: list[int] = []
+        self._added: tuple[Message, ...] = ()
+
+    async def act(self, params: SamplingParams) -> tuple[Message, Completion]:
+        """Sample the next assistant message. A completion without ids means that the context has no room left."""
+        context, parent = self._render()
+        self._branch += context.tolist()
+        completion = await self.agent.engine.generate(self._branch, params, session=self.session)
+        ids = completion.ids.tolist()
+        began = perf_counter()
+        parsed = self.agent.parser.parse(self.agent.renderer.decode(ids), self.tools)
+        message = parsed.message()
+        self.agent.seconds.parse += perf_counter() - began
+        self._branch += ids
+        self.messages.append(message)
+        self._added = ()
+        self.turns.append(Turn(len(self.turns), parent, context, completion, message))
+        return message, completion
+
+    def observe(self, messages: Sequence[Message], reward: float) -> None:
+        """What the env answered to the last message, and what it paid for it."""
+        self._added = tuple(messages)
+        self.turns[-1] = replace(self.turns[-1], observations=self._added, reward=reward)
+
+    def pay(self, reward: float) -> None:
+        """A reward that came after the last answer (a limit ended the episode)."""
+        if self.turns and reward:
+            self.turns[-1] = replace(self.turns[-1], reward=self.turns[-1].reward + reward)
+
+    def _render(self) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], int | None]:
+        began = perf_counter()
+        renderer = self.agent.renderer
+        if not self.turns:
+            rendered, parent = renderer.start(self.messages, self.tools), None
+        else:
+            last = self.turns[-1]
+            rendered = renderer.extend(self.messages, last.completion.ids.tolist(), self._added, self.tools)
+            parent = last.id
+            self.messages += self._added
+            if rendered.rewritten:  # the template changed its past: a new branch, never a silent re-tokenisation
+                self._branch, parent = [], None
+                self.rewrites += 1
+        self.agent.seconds.render += perf_counter() - began
+        return rendered.ids, parent

@@ -1,0 +1,65 @@
+"""Plays groups of episodes, many at once, each in an env instance of its own that is reused afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+
+from agentgym.protocols import Env
+from agentgym.rollout.agent import Agent
+from agentgym.rollout.episode import Limits, Play, run_episode
+from agentgym.types import Group, GroupRequest, Trajectory
+
+EnvFactory = Callable[[str], Env]
+"""Builds the env of an id."""
+
+
+class Collector:
+    """Plays `GroupRequest`s under one bound on concurrent episodes."""
+
+    def __init__(self, agent: Agent, make_env: EnvFactory, limits: Limits, *, concurrency: int = 64):
+        self._agent = agent
+        self._make_env = make_env
+        self._limits = limits
+        self._slots = asyncio.Semaphore(concurrency)
+        self._idle: dict[str, list[Env]] = {}
+
+    async def play_group(self, request: GroupRequest) -> Group:
+        """Play the request's task `size` times, at once as far as there is room."""
+        played = await asyncio.gather(*(self._play(request, i) for i in range(request.size)))
+        trajectories = tuple(trajectory for episode in played for trajectory in episode)
+        task_id = next((t.task_id for t in trajectories if t.task_id), str(request.task))
+        return Group(request.id, task_id, request.env_id, trajectories, request)
+
+    async def _play(self, request: GroupRequest, episode: int) -> tuple[Trajectory, ...]:
+        key = "index" if isinstance(request.task, int) else "task_id"
+        play = Play(
+            id=f"{request.id}/{episode}",
+            env_id=request.env_id,
+            options={key: request.task, "split": request.split},
+            seed=episode_seed(request, episode),
+            temperature=request.temperature,
+            episode=episode,
+        )
+        async with self._slots:
+            idle = self._idle.setdefault(request.env_id, [])
+            env = idle.pop() if idle else self._make_env(request.env_id)
+            trajectories = await run_episode(env, self._agent, play, self._limits)
+            if any(trajectory.error for trajectory in trajectories):
+                await env.aclose()  # a fault may have left it in any state
+            else:
+                idle.append(env)
+            return trajectories
+
+    async def aclose(self) -> None:
+        for envs in self._idle.values():
+            for env in envs:
+                await env.aclose()
+        self._idle.clear()
+
+
+def episode_seed(request: GroupRequest, episode: int) -> int:
+    """A seed that depends on nothing but the run's seed, the request and the episode's place in it."""
+    text = f"{request.seed}/{request.id}/{episode}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") & 0x7FFFFFFF

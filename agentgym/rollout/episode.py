@@ -1,0 +1,147 @@
+"""The loop: one episode, from reset to trajectory. Failures of the machinery are data, not crashes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from agentgym.errors import EngineFault, EnvFault, EpisodeFault, boundary
+from agentgym.protocols import Env, Step
+from agentgym.rollout.agent import Agent, Conversation
+from agentgym.types import Completion, Outcome, SamplingParams, StopReason, Task, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of an episode; reaching one truncates it, and what is there is scored. 0 means none."""
+
+    turns: int = 0
+    message_tokens: int = 256
+    episode_tokens: int = 0
+    seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """Which episode to play: the env's own reset options, and what the trajectory is filed under."""
+
+    id: str
+    env_id: str
+    options: Mapping[str, Any]
+    seed: int
+    temperature: float = 1.0
+    episode: int = 0
+
+
+async def run_episode(env: Env, agent: Agent, play: Play, limits: Limits) -> tuple[Trajectory, ...]:
+    """Play one episode. A fault of env, tool, verifier or engine yields an unscored trajectory that says why."""
+    began = perf_counter()
+    talk: Conversation | None = None
+    task, error, end = Task(play.id, ""), None, Step(stop_reason=StopReason.fault)
+    try:
+        async with asyncio.timeout(limits.seconds) as deadline:
+            with boundary(EnvFault, "reset"):
+                start = await env.areset(seed=play.seed, options=play.options)
+            task, talk = start.task, agent.converse(start, play.id)
+            end = await _converse(env, talk, play, limits)
+    except TimeoutError:
+        if deadline.expired():
+            end, error = await _time_out(env, talk)
+        else:
+            error = "timeout: the env or engine gave up waiting"
+    except EpisodeFault as fault:
+        error = f"{fault.kind}: {fault}"
+    finally:
+        if talk is not None:
+            await agent.engine.release(talk.session)
+    return (_trajectory(play, task, talk, end, error, perf_counter() - began),)
+
+
+async def _converse(env: Env, talk: Conversation, play: Play, limits: Limits) -> Step:
+    """The loop itself: the agent speaks, the env answers, until one of them or a limit ends it."""
+    sampled = 0
+    while True:
+        params = _params(play, talk, limits, sampled)
+        with boundary(EngineFault):
+            message, completion = await talk.act(params)
+        sampled += len(completion.ids)
+        if reason := _cut(completion, params):
+            return await _finish(env, talk, reason)
+        began = perf_counter()
+        with boundary(EnvFault, "step"):
+            step = await env.astep(message)
+        talk.agent.seconds.env += perf_counter() - began
+        talk.observe(step.messages, step.reward)
+        if step.done:
+            return step
+        if reason := _spent(talk, limits, sampled):
+            return await _finish(env, talk, reason)
+
+
+def _params(play: Play, talk: Conversation, limits: Limits, sampled: int) -> SamplingParams:
+    room = limits.message_tokens
+    if limits.episode_tokens:
+        room = min(room, limits.episode_tokens - sampled)
+    # one seed a turn: the same tokens whatever else is in the batch
+    seed = (play.seed * 1_000_003 + len(talk.turns)) & 0x7FFFFFFF
+    return SamplingParams(room, play.temperature, talk.agent.renderer.stop_ids, seed)
+
+
+def _cut(completion: Completion, params: SamplingParams) -> StopReason | None:
+    """A message that the model did not end itself is no answer."""
+    if completion.finish_reason != "length":
+        return None
+    return StopReason.max_tokens if len(completion.ids) >= params.max_tokens else StopReason.context_overflow
+
+
+def _spent(talk: Conversation, limits: Limits, sampled: int) -> StopReason | None:
+    if limits.turns and len(talk.turns) >= limits.turns:
+        return StopReason.max_turns
+    if limits.episode_tokens and sampled >= limits.episode_tokens:
+        return StopReason.max_tokens
+    return None
+
+
+async def _finish(env: Env, talk: Conversation | None, reason: StopReason) -> Step:
+    with boundary(EnvFault, "finish"):
+        end = await env.finish(reason)
+    if talk is not None:
+        talk.pay(end.reward)
+    return end
+
+
+async def _time_out(env: Env, talk: Conversation | None) -> tuple[Step, str | None]:
+    if talk is None:
+        return Step(stop_reason=StopReason.fault), "timeout: the env did not reset in time"
+    try:
+        return await _finish(env, talk, StopReason.timeout), None
+    except EpisodeFault as fault:
+        return Step(stop_reason=StopReason.fault), f"{fault.kind}: {fault}"
+
+
+def _trajectory(
+    play: Play, task: Task, talk: Conversation | None, end: Step, error: str | None, wall: float
+) -> Trajectory:
+    turns = tuple(talk.turns) if talk else ()
+    scored = error is None and end.outcome is not Outcome.unscored
+    return Trajectory(
+        id=play.id,
+        task_id=task.id,
+        env_id=play.env_id,
+        turns=turns,
+        prompt=talk.prompt if talk else (),
+        reward=float(sum(turn.reward for turn in turns)) if scored else None,
+        components=dict(end.components),
+        outcome=end.outcome if scored else Outcome.unscored,
+        stop_reason=(end.stop_reason or StopReason.completed) if scored else StopReason.fault,
+        kind=task.kind,
+        episode=play.episode,
+        seed=play.seed,
+        tags=end.tags,
+        metrics={**end.metrics, "turns": len(turns), "rewrites": talk.rewrites if talk else 0},
+        seconds={"wall": wall},
+        error=error if error or scored else "the env ended the episode without scoring it",
+    )

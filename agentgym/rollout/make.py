@@ -1,0 +1,53 @@
+"""Builds the renderer and parser that fit a model folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentgym.config import Config
+from agentgym.errors import ConfigError, ModelError
+from agentgym.protocols import Parser
+from agentgym.rollout.parsers import detect_format, get_parser
+from agentgym.rollout.renderer import ChatRenderer
+
+
+def load_tokenizer(path: str, revision: str = "") -> Any:
+    """The tokenizer of a model folder or id; `ModelError` where there is none or it has no chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision or None)
+    except Exception as e:
+        raise ModelError(f"model.path = {path!r}: no usable tokenizer: {_first_line(e)}") from None
+    if not tokenizer.chat_template:
+        raise ModelError(f"model.path = {path!r}: its tokenizer has no chat template; use an instruct model's folder")
+    return tokenizer
+
+
+def make_renderer(path: str, config: Config) -> ChatRenderer:
+    tokenizer = load_tokenizer(path, config.model.revision)
+    return ChatRenderer(tokenizer, stop_ids=_generation_stops(path), keep_thinking=config.model.keep_thinking)
+
+
+def make_parser(renderer: ChatRenderer, config: Config) -> Parser:
+    name = config.model.tool_format
+    if name == "auto":
+        name = detect_format(renderer.tokenizer.chat_template)
+    try:
+        return get_parser(name)
+    except ValueError as e:
+        raise ConfigError(f"model.tool_format: {e}") from None
+
+
+def _generation_stops(path: str) -> tuple[int, ...]:
+    from transformers import GenerationConfig
+
+    try:
+        eos = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:  # a folder without generation_config.json
+        return ()
+    return tuple(eos) if isinstance(eos, list) else (() if eos is None else (eos,))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

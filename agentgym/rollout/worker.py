@@ -1,0 +1,114 @@
+"""The rollout worker: envs, tools, agent and engine of one process, fed with requests and weights.
+
+The same class runs inside the caller's process (notebooks, debugging) and in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agentgym.config import Config
+from agentgym.protocols import Engine
+from agentgym.rollout.agent import Agent
+from agentgym.rollout.collector import Collector
+from agentgym.rollout.episode import Limits
+from agentgym.types import Group, GroupRequest, WeightUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """What a worker needs to build everything itself: it travels to other processes."""
+
+    config: Config
+    model_path: str
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """Sent up instead of a group when the worker itself broke; `traceback` says where."""
+
+    traceback: str
+
+
+Emit = Callable[[Group | WorkerFailed], None]
+
+
+class Worker:
+    """Plays requests as they come; finished groups go to `emit`. All methods belong to one event loop."""
+
+    def __init__(self, spec: WorkerSpec, emit: Emit):
+        self._emit = emit
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.engine, self.agent = build_agent(spec)
+        self._collector = Collector(
+            self.agent, env_factory(spec.config), limits_of(spec.config), concurrency=spec.config.rollout.concurrency
+        )
+
+    def submit(self, request: GroupRequest) -> None:
+        task = asyncio.get_running_loop().create_task(self._play(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _play(self, request: GroupRequest) -> None:
+        try:
+            self._emit(await self._collector.play_group(request))
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # a defect of ours, not of an episode: the driver must hear of it and stop
+            self._emit(WorkerFailed(traceback.format_exc()))
+
+    async def update_weights(self, update: WeightUpdate) -> None:
+        await self.engine.update_weights(update)
+
+    def stats(self) -> dict[str, float]:
+        """Cumulative: CPU-seconds of this process, its parts in seconds, and the engine's own counters."""
+        parts = self.agent.seconds
+        engine: dict[str, Any] = getattr(self.engine, "stats", {})
+        return {
+            "cpu_s": time.process_time(),
+            "render_s": parts.render,
+            "parse_s": parts.parse,
+            "env_s": parts.env,
+            **{f"engine/{key}": float(value) for key, value in engine.items()},
+        }
+
+    async def aclose(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._collector.aclose()
+        await self.engine.aclose()
+
+
+def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent]:
+    """The engine on the spec's model folder, and the agent that talks to it."""
+    from agentgym.engines.make import make_engine
+    from agentgym.rollout.make import make_parser, make_renderer
+
+    engine = make_engine(spec.config, spec.model_path, version=spec.version)
+    renderer = make_renderer(spec.model_path, spec.config)
+    return engine, Agent(engine, renderer, make_parser(renderer, spec.config))
+
+
+def limits_of(config: Config) -> Limits:
+    rollout = config.rollout
+    return Limits(rollout.max_turns, rollout.max_tokens, rollout.max_episode_tokens, rollout.max_seconds)
+
+
+def env_factory(config: Config) -> Callable[[str], Any]:
+    """Builds the config's envs by the id that requests carry."""
+    from agentgym.registry import make_env
+
+    known = {env.id: env for env in config.all_envs}
+
+    def make(env_id: str) -> Any:
+        env = known[env_id]
+        return make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=dict(env.args))
+
+    return make

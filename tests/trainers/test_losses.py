@@ -1,0 +1,46 @@
+"""The clipped token loss, computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from agentgym.trainers.losses import supervised_loss
+from agentgym.trainers.losses.grpo import grpo_loss
+
+
+def tensors(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_hand_computed() -> None:
+    ratio = tensors(1.5, 1.5, 0.5, 0.5, 1.0)
+    advantage = tensors(1.0, -1.0, 1.0, -1.0, 2.0)
+    loss, metrics = grpo_loss(ratio.log(), torch.zeros(5).double(), advantage, torch.ones(5).double())
+    # min(1.5, 1.28) + min(-1.5, -1.28) + min(.5, .8) + min(-.5, -.8) + 2
+    assert float(loss) == pytest.approx(-(1.28 - 1.5 + 0.5 - 0.8 + 2.0))
+    assert metrics["clip_frac"] == 2
+    assert metrics["is_ratio/max"] == pytest.approx(1.5)
+
+
+def test_masked_tokens_carry_neither_loss_nor_gradient() -> None:
+    logprobs = tensors(-1.0, -2.0).requires_grad_()
+    loss, _ = grpo_loss(logprobs, tensors(-1.0, -2.0), tensors(1.0, 1.0), tensors(1.0, 0.0))
+    loss.backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [-1.0, 0.0]
+
+
+def test_clipped_tokens_have_no_gradient() -> None:
+    logprobs = tensors(math.log(2.0), math.log(0.5)).requires_grad_()
+    loss, _ = grpo_loss(logprobs, tensors(0.0, 0.0), tensors(1.0, -1.0), tensors(1.0, 1.0))
+    loss.backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [0.0, 0.0]
+
+
+def test_supervised_is_weighted_cross_entropy() -> None:
+    loss, _ = supervised_loss(tensors(-1.0, -3.0), tensors(0, 0), tensors(1.0, 0.5), tensors(1, 1))
+    assert float(loss) == pytest.approx(2.5)

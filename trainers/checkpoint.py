@@ -1,0 +1,71 @@
+"""Checkpoints: a folder with the model, the optimizers and the state of the run; written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from agentgym.errors import RunError
+from agentgym.trainers.learner import Learner
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:05d}"
+
+
+def save_checkpoint(
+    folder: Path, step: int, learner: Learner, tokenizer: Any, state: dict[str, Any], keep: int
+) -> Path:
+    """Write `folder/step-NNNNN`, then remove all but the newest `keep`. The previous one stays until this is whole."""
+    import torch
+
+    final = checkpoint_path(folder, step)
+    staging = folder / f"{final.name}.tmp"
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        learner.model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        torch.save(learner.state_dict(), staging / "learner.pt")
+        (staging / "state.json").write_text(json.dumps({"step": step, **state}))
+        replace_folder(staging, final)
+    except OSError as e:
+        shutil.rmtree(staging, ignore_errors=True)
+        reason = "no disk space" if e.errno == errno.ENOSPC else e.strerror or str(e)
+        raise RunError(f"{final}: cannot write the checkpoint: {reason}; earlier checkpoints are intact") from None
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def replace_folder(staging: Path, final: Path) -> None:
+    """Put `staging` in the place of `final`; a kill in between leaves one of them whole."""
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(staging, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    found = [p for p in folder.glob("step-*") if p.name[5:].isdigit() and (p / "state.json").is_file()]
+    # a kill between the two renames of replace_folder leaves the former one as `.old`
+    spare = [p for p in folder.glob("step-*.old") if not p.with_suffix("").exists() and (p / "state.json").is_file()]
+    return sorted(found + spare, key=lambda p: p.name)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((path / "state.json").read_text())
+    return state
+
+
+def load_learner_state(path: Path) -> dict[str, Any]:
+    import torch
+
+    state: dict[str, Any] = torch.load(path / "learner.pt", map_location="cpu", weights_only=True)
+    return state

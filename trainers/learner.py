@@ -1,0 +1,137 @@
+"""The learner: rows -> new weights. One code path for warm start and RL.
+
+What it leaves out: sharding over ranks, packing and LoRA.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from agentgym.protocols import Loss
+from agentgym.trainers.batch import Row, micro_batches, split_minibatches
+from agentgym.trainers.logprobs import token_logprobs
+from agentgym.trainers.optim import make_optimizers, set_lr
+from agentgym.types import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerOptions:
+    """Everything about a learning phase; rates are peaks, `tokens_per_microbatch` counts padded tokens."""
+
+    lr: float = 5e-4
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    minibatches: int = 1
+    tokens_per_microbatch: int = 16384
+    temperature: float = 1.0
+
+
+@dataclass(slots=True)
+class Learner:
+    """Owns a model and its optimizers."""
+
+    model: Any
+    options: LearnerOptions
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    optimizers: list[torch.optim.Optimizer] = field(init=False)
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        self.model.to(self.device)
+        self.model.train()
+        self.restart(self.options)
+
+    def restart(self, options: LearnerOptions) -> None:
+        """Begin another phase (warm start -> RL) with fresh optimizers."""
+        self.options = options
+        self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
+
+    def train(self, rows: Sequence[Row], loss: Loss, *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
+        """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
+        set_lr(self.optimizers, lr_scale)
+        totals: dict[str, float] = {}
+        norms: list[float] = []
+        parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
+        for part in parts:
+            denominator = float(sum(row.trained for row in part))
+            for micro in micro_batches(part, self.options.tokens_per_microbatch):
+                value, metrics = self._loss(micro, loss)
+                (value / denominator).backward()
+                metrics["loss"] = float(value.detach())
+                _add(totals, metrics)
+            norms.append(self._update())
+        trained = max(1.0, float(sum(row.trained for part in parts for row in part)))
+        means = {k: v if k.endswith("/max") else v / trained for k, v in totals.items()}
+        return {**means, "grad_norm": float(np.mean(norms)) if norms else 0.0, "trained_tokens": trained}
+
+    def logprobs(self, rows: Sequence[Row]) -> list[Floats]:
+        """The current weights' logprob of every token: [T] per row, 0 where the mask is 0."""
+        out: dict[int, Floats] = {}
+        with torch.no_grad():
+            for micro in micro_batches(rows, self.options.tokens_per_microbatch):
+                ids, mask = self._tensors(micro)
+                logprobs, _ = token_logprobs(self.model, ids, mask, self.options.temperature)
+                flat = logprobs.float().cpu().numpy()
+                at = 0
+                for row in micro:
+                    full = np.zeros(len(row.ids), np.float32)
+                    count = row.trained
+                    full[row.mask > 0] = flat[at : at + count]
+                    at += count
+                    out[id(row)] = full
+        return [out[id(row)] for row in rows]
+
+    def _loss(self, rows: Sequence[Row], loss: Loss) -> tuple[torch.Tensor, dict[str, float]]:
+        ids, mask = self._tensors(rows)
+        logprobs, entropy = token_logprobs(self.model, ids, mask, self.options.temperature)
+        old = self._flat(rows, "logprobs")
+        value, metrics = loss(logprobs, old, self._flat(rows, "advantages"), torch.ones_like(logprobs))
+        with torch.no_grad():
+            metrics["entropy"] = float(entropy.sum())
+            metrics["logp_diff/max"] = float((logprobs - old).abs().max()) if len(old) else 0.0
+        return value, metrics
+
+    def _tensors(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Right-padded ids [B, L] and mask [B, L]. Padding lies after every real token, so that a causal model needs
+        no attention mask."""
+        width = max(len(row.ids) for row in rows)
+        ids = np.zeros((len(rows), width), np.int64)
+        mask = np.zeros((len(rows), width), np.bool_)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)] = row.ids
+            mask[i, : len(row.ids)] = row.mask > 0
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def _flat(self, rows: Sequence[Row], name: str) -> torch.Tensor:
+        values = np.concatenate([getattr(row, name)[row.mask > 0] for row in rows])
+        return torch.from_numpy(values).to(self.device)
+
+    def _update(self) -> float:
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip))
+        if math.isfinite(norm):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        else:
+            self.skipped += 1
+        self.model.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "skipped": self.skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.skipped = int(state["skipped"])
+
+
+def _add(totals: dict[str, float], metrics: Mapping[str, float]) -> None:
+    for key, value in metrics.items():
+        totals[key] = max(totals.get(key, 0.0), value) if key.endswith("/max") else totals.get(key, 0.0) + value

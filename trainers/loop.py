@@ -1,0 +1,122 @@
+"""The training loop: play -> credit -> batch -> learn -> publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from agentgym.protocols import Credit, Loss, WeightSync
+from agentgym.trainers.batch import Rows, build_rows
+from agentgym.trainers.gap import GapProbe
+from agentgym.trainers.learner import Learner
+from agentgym.trainers.ledger import group_outcome
+from agentgym.trainers.pipeline import Pipeline
+from agentgym.trainers.rollouts import Rollouts
+from agentgym.trainers.step_metrics import group_metrics, row_metrics
+from agentgym.types import Floats, Group
+
+
+@dataclass(slots=True)
+class Loop:
+    """One RL phase. `step` counts the weights: at step s the learner holds version s."""
+
+    pipeline: Pipeline
+    rollouts: Rollouts
+    learner: Learner
+    credit: Credit
+    loss: Loss
+    sync: WeightSync
+    max_staleness: int
+    seed: int
+    lr_scale: Callable[[int], float] = lambda step: 1.0
+    prepare: Callable[[Group], Group] = lambda group: group
+    probe: GapProbe | None = None
+    step: int = 0
+    times: dict[str, float] = field(default_factory=dict)
+
+    def run_step(self) -> tuple[list[Group], list[dict[str, Any]], dict[str, Any]]:
+        """One step: the groups it trained on, their ledger rows, and its metrics."""
+        self.times = {}
+        groups = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
+        credits = self._timed("credit", lambda: [self.credit(self.prepare(group)) for group in groups])
+        batch = self._timed("batch", lambda: self._rows(groups, credits))
+        gap = self._timed("probe", lambda: self.probe.check(batch.rows) if self.probe else 0.0)
+        scale = self.lr_scale(self.step)
+        trained = self._timed("fwd_bwd", lambda: self._learn(batch, scale))
+        ledger = self._ledger(groups, credits)
+        self.step += 1
+        self._timed("weight_sync", self.publish)
+        self.pipeline.consumed(groups)
+        metrics = {
+            "step": self.step,
+            **group_metrics(groups),
+            **row_metrics(batch),
+            **trained,
+            "lr_scale": scale,
+            "logprob_gap": gap,
+            "skipped_updates": self.learner.skipped,
+            **{f"time/{name}": seconds for name, seconds in self.times.items()},
+        }
+        return groups, ledger, metrics
+
+    def publish(self) -> None:
+        """Hand the learner's weights to the engines as version `step`, and let play go on as far as it may."""
+        tensors = dict(self.learner.model.named_parameters())
+        self.rollouts.update(self.sync.publish(self.step, tensors))
+        if self.probe:
+            self.probe.published(self.step, tensors)
+        self.pipeline.dispatch(self.step)
+
+    def _rows(self, groups: Sequence[Group], credits: Sequence[Sequence[Sequence[Floats]]]) -> Rows:
+        return build_rows(groups, credits, version=self.step, max_staleness=self.max_staleness)
+
+    def _learn(self, batch: Rows, scale: float) -> dict[str, float]:
+        # a group whose rewards are all equal carries no gradient: its forward and backward pass are left out, and its
+        # tokens are not in the denominator (as when such groups are filtered)
+        rows = [row for row in batch.rows if row.advantages.any()]
+        return self.learner.train(rows, self.loss, seed=self.seed * 1_000_003 + self.step, lr_scale=scale)
+
+    def _ledger(self, groups: Sequence[Group], credits: Sequence[Sequence[Sequence[Floats]]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "step": self.step + 1,
+                "task": group.id,
+                "group": f"{self.step + 1}/{i}",
+                "outcome": group_outcome(group, credit, version=self.step, max_staleness=self.max_staleness),
+            }
+            for i, (group, credit) in enumerate(zip(groups, credits, strict=True))
+        ]
+
+    def _timed(self, name: str, work: Callable[[], Any]) -> Any:
+        began = perf_counter()
+        result = work()
+        self.times[name] = self.times.get(name, 0.0) + perf_counter() - began
+        return result
+
+
+def shuffled_rewards(seed: int) -> Callable[[Group], Group]:
+    """A control: rewards are dealt anew within each group, so that nothing can be learned from them."""
+
+    def prepare(group: Group) -> Group:
+        scored = [i for i, t in enumerate(group.trajectories) if t.reward is not None]
+        rng = np.random.default_rng([seed, sum(group.id.encode())])
+        dealt = dict(zip(scored, rng.permutation([group.trajectories[i].reward for i in scored]), strict=True))
+        trajectories = tuple(
+            replace(t, reward=float(dealt[i])) if i in dealt else t for i, t in enumerate(group.trajectories)
+        )
+        return replace(group, trajectories=trajectories)
+
+    return prepare
+
+
+def accepted_only(group: Group) -> list[list[Floats]]:
+    """A control: rejection-sampling fine-tuning. Weight 1 on the tokens of the group's best-paid episodes, else 0."""
+    best = max((t.reward for t in group.trajectories if t.reward is not None), default=0.0)
+    return [
+        [np.full(len(turn.completion.ids), float(best > 0 and t.reward == best), np.float32) for turn in t.turns]
+        for t in group.trajectories
+    ]

@@ -1,0 +1,53 @@
+"""Optimizers and schedules by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def make_optimizers(
+    model: nn.Module, kind: str, lr: float, weight_decay: float = 0.0, *, betas: tuple[float, float] = (0.9, 0.95)
+) -> list[torch.optim.Optimizer]:
+    """AdamW on everything, or Muon (K. Jordan, 2024) on the blocks' matrices and AdamW on the rest.
+
+    Every parameter group keeps its peak rate as `peak_lr`, which `set_lr` scales.
+    """
+    params = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if kind == "adamw":
+        return [_peak(torch.optim.AdamW([p for _, p in params], lr=lr, betas=betas, weight_decay=weight_decay))]
+    matrices = [p for name, p in params if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
+    held = {id(p) for p in matrices}
+    rest = [p for _, p in params if id(p) not in held]
+    return [
+        # adjusted so that an update has the RMS of an AdamW one (Moonlight, arXiv 2502.16982): one lr serves both
+        _peak(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")),
+        _peak(torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay)),
+    ]
+
+
+def _peak(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    for group in optimizer.param_groups:
+        group["peak_lr"] = group["lr"]
+    return optimizer
+
+
+def set_lr(optimizers: Iterable[torch.optim.Optimizer], scale: float) -> None:
+    """Set every group's rate to `scale` times its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * scale
+
+
+def schedule(step: int, total: int, *, warmup: int = 0, decay: str = "none", floor: float = 0.1) -> float:
+    """The scale of the rate at `step` (from 0) of `total`: linear warm-up, then none, linear or cosine to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if decay == "none" or total <= warmup:
+        return 1.0
+    done = min(1.0, (step - warmup) / (total - warmup))
+    shape = 1 - done if decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return floor + (1 - floor) * shape

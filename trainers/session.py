@@ -1,0 +1,365 @@
+"""A training run from start to end: build, warm start, evaluate, learn, evaluate, save. Resumable at every point."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentgym.config import Config
+from agentgym.errors import ConfigError, RunError
+from agentgym.protocols import Reporter
+from agentgym.report.metrics import MetricsWriter
+from agentgym.rollout.make import load_tokenizer, make_renderer
+from agentgym.rollout.worker import WorkerSpec, env_factory
+from agentgym.run_folder import RunFolder
+from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint
+from agentgym.trainers.credit import make_credit
+from agentgym.trainers.demonstrations import expert_demonstrations, play_expert
+from agentgym.trainers.evaluation import EvalPlan, play_held_out, report, success
+from agentgym.trainers.gap import GapProbe
+from agentgym.trainers.interrupt import Interrupt
+from agentgym.trainers.learner import Learner, LearnerOptions
+from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
+from agentgym.trainers.losses import make_loss, supervised_loss
+from agentgym.trainers.models import load_model, pick_device
+from agentgym.trainers.optim import schedule
+from agentgym.trainers.pipeline import Frontier, Pipeline, TaskSource
+from agentgym.trainers.rollouts import Rollouts, make_rollouts
+from agentgym.trainers.tiny_model import build_model, build_tokenizer, conversation_texts, save_model
+from agentgym.trainers.warm_start import warm_start
+from agentgym.trainers.weights.shared import SharedMemorySync
+from agentgym.types import Group, Trajectory
+
+PROBE_BYTES = 1 << 29
+"""Models up to this size keep copies of their last versions, to recompute logprobs with exactly those."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has used and made so far; carried over by checkpoints."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    rl_cpu_s: float = 0.0
+    trajectories: int = 0
+    tokens: int = 0
+    unscored: int = 0
+    gap: float = 0.0
+    before: dict[str, Any] = field(default_factory=dict)
+    warm: bool = False
+
+
+class Session:
+    """Holds the parts of one run. Each public method is a stage."""
+
+    def __init__(self, config: Config, folder: RunFolder, reporter: Reporter, *, resumed: bool):
+        self.config, self.folder, self.reporter = config, folder, reporter
+        self.tally = Tally()
+        self.step = 0
+        self._pipeline_state: dict[str, Any] | None = None
+        self._began, self._cpu_began = time.perf_counter(), 0.0
+        self._checkpoint = (list_checkpoints(folder.checkpoints) or [None])[-1] if resumed else None
+        self._rollouts: Rollouts | None = None
+        self._sync: SharedMemorySync | None = None
+        self._metrics = MetricsWriter(folder)
+        self._make_env = env_factory(config)
+        self.interrupt = Interrupt()
+
+    # ---- stages ----
+
+    def build(self) -> None:
+        """The model, its tokenizer, the learner, and the rollout worker on the same weights."""
+        import torch
+
+        config = self.config
+        self.reporter.stage("build model")
+        torch.set_num_threads(config.learner.threads)
+        torch.manual_seed(config.run.seed)
+        self._check_envs()
+        if self._checkpoint is not None:
+            self._restore(self._checkpoint)
+        else:
+            self._new_model()
+        learner_options = self._rl_options()
+        self.learner = Learner(self.model, learner_options, torch.device(pick_device(config.learner.device)))
+        if self._checkpoint is not None:
+            self.learner.load_state_dict(load_learner_state(self._checkpoint))
+        self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step))
+        size = sum(p.numel() for p in self.model.parameters())
+        self.reporter.note(f"{type(self.model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
+
+    def warm_start(self) -> None:
+        """Supervised learning on demonstrations, where the config asks for it."""
+        if self.tally.warm or not self.config.sft.steps:
+            return
+        renderer = make_renderer(self._model_path, self.config)
+        warm_start(self.learner, renderer, self.config, self._make_env, self.reporter, self.interrupt)
+        self.learner.restart(self._rl_options())
+        self.tally.warm = True
+        save_model(self.model, self.tokenizer, self.folder.model)
+        self.checkpoint()
+
+    def evaluate(self, when: str) -> dict[str, Any]:
+        """Held-out success with the present weights; `before` is kept by checkpoints."""
+        config = self.config.eval
+        if not config.tasks:
+            return {}
+        if when == "before" and self.tally.before:
+            return self.tally.before
+        self._publish()
+        plan = EvalPlan(tuple(e.id for e in self.config.all_envs), config.tasks, config.seed, config.temperature)
+        modes = (False, True) if config.greedy else (False,)
+        self.reporter.stage(f"evaluate {when}", config.tasks * len(plan.env_ids) * len(modes), "episodes")
+        played: list[Trajectory] = []
+
+        def seen(trajectories: Sequence[Trajectory]) -> None:
+            played.extend(trajectories)
+            self.interrupt.check()
+            self.reporter.advance(len(played), success=success(played) or 0.0)
+
+        sampled = play_held_out(self.rollouts, plan, greedy=False, played=seen)
+        greedy = play_held_out(self.rollouts, plan, greedy=True, played=seen) if config.greedy else []
+        figures = report(sampled, greedy)
+        self.folder.write_trajectories(f"eval-{when}", [*sampled, *greedy])
+        self._metrics.log({"eval": when, **figures}, self.step)
+        if when == "before":
+            self.tally.before = figures
+            self.checkpoint()
+        return figures
+
+    def learn(self) -> None:
+        """The RL phase."""
+        config = self.config
+        steps = config.trainer.steps
+        if self.step >= steps:
+            return
+        self.reporter.stage("train", steps, "steps")
+        loop = self._loop()
+        cpu_began = self._cpu(loop.rollouts)
+        rl_cpu_before = self.tally.rl_cpu_s
+        loop.publish()
+        while self.step < steps:
+            groups, ledger, metrics = loop.run_step()
+            self.step = loop.step
+            self.tally.rl_cpu_s = rl_cpu_before + self._cpu(loop.rollouts) - cpu_began
+            self._record(groups, ledger, metrics, loop)
+            spent = config.trainer.max_cpu_seconds and self.tally.rl_cpu_s >= config.trainer.max_cpu_seconds
+            last = self.step == steps or bool(spent) or self.interrupt.requested
+            if last or self.step % config.trainer.checkpoint_every == 0:
+                self.checkpoint(loop.pipeline)
+            if last:
+                break
+        self.interrupt.check()
+
+    def finish(self, after: dict[str, Any]) -> dict[str, Any]:
+        """Save the model as a Hugging Face folder and write the summary."""
+        self.reporter.stage("save")
+        save_model(self.model, self.tokenizer, self.folder.model)
+        summary = self.summary(after)
+        self.folder.write_summary(summary)
+        self._metrics.close()
+        return summary
+
+    def summary(self, after: dict[str, Any]) -> dict[str, Any]:
+        self._count_time()
+        tally = self.tally
+        return {
+            "env": ",".join(env.id for env in self.config.all_envs),
+            "seed": self.config.run.seed,
+            "steps": self.step,
+            "trajectories": tally.trajectories,
+            "tokens_sampled": tally.tokens,
+            "wall_s": round(tally.wall_s, 2),
+            "cpu_s": round(tally.cpu_s, 2),
+            "rl_cpu_s": round(tally.rl_cpu_s, 2),
+            "before": tally.before,
+            "after": after,
+            "tokens_per_success": after.get("tokens_per_success"),
+            "trajectories_per_cpu_s": tally.trajectories / tally.rl_cpu_s if tally.rl_cpu_s else None,
+            "logprob_gap_max": tally.gap,
+            "unscored": tally.unscored,
+            "control": self.config.trainer.control,
+        }
+
+    def checkpoint(self, pipeline: Pipeline | None = None) -> None:
+        """Everything needed to go on from here."""
+        self._count_time()
+        state = {
+            "tally": {name: getattr(self.tally, name) for name in Tally.__dataclass_fields__},
+            "pipeline": pipeline.state() if pipeline else self._pipeline_state,
+        }
+        keep = self.config.trainer.keep_checkpoints
+        save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep)
+
+    def close(self) -> None:
+        """Nothing is left behind: no process, no shared memory."""
+        if self._rollouts is not None:
+            self._rollouts.close()
+        if self._sync is not None:
+            self._sync.close()
+        self.interrupt.close()
+
+    # ---- parts ----
+
+    @property
+    def rollouts(self) -> Rollouts:
+        assert self._rollouts is not None, "build() comes first"
+        return self._rollouts
+
+    def _new_model(self) -> None:
+        config = self.config
+        if config.model.path:
+            self._model_path = config.model.path
+            self.model = load_model(config.model.path, config.model.dtype, config.model.revision)
+            self.tokenizer = load_tokenizer(config.model.path, config.model.revision)
+            return
+        self.tokenizer = build_tokenizer(asyncio.run(self._texts()))
+        self.model = build_model(
+            len(self.tokenizer),
+            config.model,
+            max_context=config.engine.max_context,
+            seed=config.run.seed,
+            pad=self.tokenizer.pad_token_id,
+            eos=self.tokenizer.eos_token_id,
+        )
+        save_model(self.model, self.tokenizer, self.folder.model)
+        self._model_path = str(self.folder.model)
+
+    async def _texts(self) -> list[str]:
+        """What the envs say and what their experts answer: the tiny model's vocabulary."""
+        conversations, tools = [], []
+        for spec in self.config.all_envs:
+            env = self._make_env(spec.id)
+            demonstrations = await expert_demonstrations(env, 512, self.config.run.seed)
+            for task in env.tasks("test")[:512] if not demonstrations else env.tasks("test")[:256]:
+                if played := await play_expert(env, task, 0, "gold"):
+                    demonstrations.append(played)
+                else:
+                    start = await env.areset(seed=0, options={"task": task})
+                    conversations.append(start.messages)
+                    tools += start.tools
+            conversations += [d.messages for d in demonstrations]
+            tools += [tool for d in demonstrations[:1] for tool in d.tools]
+            await env.aclose()
+        return list(conversation_texts(conversations, tools))
+
+    def _restore(self, path: Any) -> None:
+        self._model_path = str(path)
+        self.model = load_model(str(path), self.config.model.dtype)
+        self.tokenizer = load_tokenizer(str(path))
+        state = load_state(path)
+        self.step = state["step"]
+        self.tally = Tally(**state["tally"])
+        self._pipeline_state = state["pipeline"]
+        self._wall_before, self._cpu_before = self.tally.wall_s, self.tally.cpu_s
+        self.folder.rewind(self.step)
+        self.reporter.note(f"resumed at step {self.step}")
+
+    def _check_envs(self) -> None:
+        """Build each env once here, so that a mistake in it is reported before anything starts."""
+        self._sources = []
+        for spec in self.config.all_envs:
+            env = self._make_env(spec.id)
+            ids = [task.id for task in env.tasks("train")]
+            if not ids:
+                raise ConfigError(f"env.id = {spec.id!r}: has no training tasks")
+            self._sources.append(TaskSource(spec.id, ids, spec.weight))
+
+    def _loop(self) -> Loop:
+        config, control = self.config, self.config.trainer.control
+        frontier = Frontier(self._sources, config.rollout.group_size, config.run.seed, config.rollout.temperature)
+        pipeline = Pipeline(
+            self.rollouts,
+            frontier,
+            groups=config.rollout.groups,
+            max_staleness=config.rollout.max_staleness,
+            steps=config.trainer.steps,
+        )
+        if self._pipeline_state is not None:
+            pipeline.restore(self._pipeline_state, self.step)
+        rft = control == "rejection_sampling"
+        total, learner = config.trainer.steps, config.learner
+        loop = Loop(
+            pipeline=pipeline,
+            rollouts=self.rollouts,
+            learner=self.learner,
+            credit=accepted_only if rft else make_credit(config),
+            loss=supervised_loss if rft else make_loss(config),
+            sync=self._weight_sync(),
+            max_staleness=config.rollout.max_staleness,
+            seed=config.run.seed,
+            lr_scale=lambda step: schedule(step, total, warmup=learner.warmup, decay=learner.decay),
+            probe=self._probe(),
+            step=self.step,
+        )
+        if control == "shuffle_rewards":
+            loop.prepare = shuffled_rewards(config.run.seed)
+        return loop
+
+    def _probe(self) -> GapProbe | None:
+        size = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        keep = self.config.rollout.max_staleness + 1
+        return GapProbe(self.learner, keep=keep) if size * (keep + 1) <= PROBE_BYTES else None
+
+    def _rl_options(self) -> LearnerOptions:
+        learner = self.config.learner
+        return LearnerOptions(
+            lr=learner.lr,
+            optimizer=learner.optimizer,
+            weight_decay=learner.weight_decay,
+            grad_clip=learner.grad_clip,
+            minibatches=learner.minibatches,
+            tokens_per_microbatch=learner.tokens_per_microbatch,
+            temperature=self.config.rollout.temperature,
+        )
+
+    def _weight_sync(self) -> SharedMemorySync:
+        if self._sync is None:
+            self._sync = SharedMemorySync(dict(self.model.named_parameters()))
+        return self._sync
+
+    def _publish(self) -> None:
+        self.rollouts.update(self._weight_sync().publish(self.step, dict(self.model.named_parameters())))
+
+    def _record(self, groups: list[Group], ledger: list[dict[str, Any]], metrics: dict[str, Any], loop: Loop) -> None:
+        began = time.perf_counter()
+        tally = self.tally
+        tally.trajectories += metrics["trajectories"]
+        tally.tokens += metrics["tokens"]
+        tally.unscored += metrics["unscored"]
+        tally.gap = max(tally.gap, metrics["logprob_gap"])
+        self.folder.write_trajectories(f"step-{self.step:05d}", [t for group in groups for t in group.trajectories])
+        for row in ledger:
+            self.folder.append("ledger.jsonl", row)
+        metrics = {**metrics, **{f"worker/{k}": v for k, v in loop.rollouts.stats().items()}}
+        metrics["rl_cpu_s"] = tally.rl_cpu_s
+        metrics["time/record"] = time.perf_counter() - began
+        self._metrics.log(metrics, self.step)
+        self.reporter.metrics(metrics, self.step)
+        self.reporter.episode(groups[-1].trajectories[0])
+        self.reporter.advance(self.step, reward=metrics["reward/mean"] or 0.0, success=metrics["success"] or 0.0)
+        self._guard(metrics, groups)
+
+    def _guard(self, metrics: dict[str, Any], groups: list[Group]) -> None:
+        share = metrics["unscored"] / max(1, metrics["trajectories"])
+        if share > self.config.rollout.failure_budget:
+            causes = [t.error for group in groups for t in group.trajectories if t.error]
+            top = max(set(causes), key=causes.count)
+            raise RunError(
+                f"{share:.0%} of the episodes of step {self.step} could not be played or scored "
+                f"(rollout.failure_budget = {self.config.rollout.failure_budget}); most often: {top}"
+            )
+
+    def _cpu(self, rollouts: Rollouts) -> float:
+        return time.process_time() + rollouts.stats()["cpu_s"]
+
+    _wall_before: float = 0.0
+    _cpu_before: float = 0.0
+
+    def _count_time(self) -> None:
+        child = self._rollouts.stats()["cpu_s"] if self._rollouts else 0.0
+        self.tally.cpu_s = self._cpu_before + time.process_time() + child
+        self.tally.wall_s = self._wall_before + time.perf_counter() - self._began

@@ -1,0 +1,68 @@
+"""One step's figures: what the groups were like, where the time went."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agentgym.trainers.batch import Rows
+from agentgym.trainers.evaluation import success, success_by
+from agentgym.types import Group, Outcome
+
+
+def group_metrics(groups: Sequence[Group]) -> dict[str, Any]:
+    """Reward, success, turns, tools and stop reasons of a batch of groups. Unscored episodes are counted apart."""
+    trajectories = [t for group in groups for t in group.trajectories]
+    rewards = [t.reward for t in trajectories if t.reward is not None]
+    spread = [_std([t.reward for t in g.trajectories if t.reward is not None]) for g in groups]
+    kinds, tags = success_by(trajectories)
+    stops = Counter(str(t.stop_reason) for t in trajectories)
+    calls = sum(t.metrics.get("tool_calls", 0) for t in trajectories)
+    errors = sum(t.metrics.get("tool_errors", 0) for t in trajectories)
+    return {
+        "trajectories": len(trajectories),
+        "reward/mean": _mean(rewards),
+        "reward/std": _std(rewards),
+        "frac_reward_zero_std": _mean([float(s < 1e-9) for s in spread]),
+        "success": success(trajectories),
+        **{f"success/{kind}": rate for kind, rate in kinds.items()},
+        **{f"success/{tag}": rate for tag, rate in tags.items()},
+        **_component_means(groups),
+        "num_turns": _mean([float(len(t.turns)) for t in trajectories]),
+        "tokens": sum(t.sampled_tokens for t in trajectories),
+        "unscored": sum(t.outcome is Outcome.unscored for t in trajectories),
+        "rewrites": sum(t.metrics.get("rewrites", 0) for t in trajectories),
+        "tool/calls": calls,
+        "tool/failure": errors / calls if calls else 0.0,
+        **{f"stop_reason/{reason}": count / len(trajectories) for reason, count in sorted(stops.items())},
+    }
+
+
+def _component_means(groups: Sequence[Group]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for group in groups:
+        for trajectory in group.trajectories:
+            for name, value in trajectory.components.items():
+                values.setdefault(f"component/{name}", []).append(value)
+    return {name: _mean(found) or 0.0 for name, found in sorted(values.items())}
+
+
+def row_metrics(rows: Rows) -> dict[str, float]:
+    """Staleness of what is trained, in versions, and the share of sampled tokens that was masked for it."""
+    kept = max(1, rows.sampled_tokens - rows.stale_tokens)
+    return {
+        "staleness/mean": rows.staleness_sum / kept,
+        "staleness/max": float(rows.staleness_max),
+        "masked_frac": rows.stale_tokens / max(1, rows.sampled_tokens),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def _std(values: Sequence[float]) -> float:
+    return float(np.std(values)) if len(values) else 0.0
