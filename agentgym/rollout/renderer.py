@@ -9,8 +9,8 @@ earlier turns when the user speaks again), the whole conversation is rendered af
 
 from __future__ import annotations
 
+import json
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,11 +20,12 @@ import numpy as np
 from agentgym.errors import ModelError
 from agentgym.protocols import Parser, Rendered
 from agentgym.rollout.boundaries import Ends, find_ends, find_past, rewrites
+from agentgym.rollout.encoder import BREAK, Encoder
 from agentgym.rollout.parsers import detect_format, get_parser
-from agentgym.rollout.template import QUESTION, SENTINEL, ChatTemplate
-from agentgym.types import Floats, Ids, Message, ToolCall
+from agentgym.rollout.tails import Tails
+from agentgym.rollout.template import QUESTION, ChatTemplate
+from agentgym.types import Floats, Ids, Message
 
-_BREAK = "\ufdd0"  # a noncharacter: splits the text of control tokens, so that an observation cannot end a turn
 _THINK = "<think>"
 
 
@@ -74,7 +75,8 @@ class ChatRenderer:
         self.opens_thinking = self.template.render([QUESTION], prompt=True).rstrip().endswith(_THINK)
         self._enders = frozenset(self.stop_ids) | frozenset(self._ids_of.values())
         self._encode = Encoder(tokenizer, cache_size)
-        self._tails: OrderedDict[Any, _Tail] = OrderedDict()
+        self._tails = Tails(self.template, self.ends, self.past, self._encode, self._guard, cache_size)
+        self._starts: dict[Any, Ids] = {}
         self._cache_size = cache_size
         controls = [text for text, i in added.items() if tokenizer.added_tokens_decoder[i].special]
         self._control = re.compile("|".join(map(re.escape, sorted({*controls, *self.ends.closers}, key=len)[::-1])))
@@ -86,7 +88,16 @@ class ChatRenderer:
 
     def start(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Rendered:
         """The whole conversation and the generation prompt. Raises `ModelError` where the template cannot show it."""
-        return Rendered(self._encode(self._render(messages, tools)))
+        if any(message.tool_calls or not isinstance(message.content, str) for message in messages):
+            return Rendered(self._encode(self._render(messages, tools)))
+        spoken = tuple([(m.role, m.content, m.reasoning, m.tool_call_id, m.name) for m in messages])
+        key = (spoken, json.dumps(tools) if tools else "")
+        ids = self._starts.get(key)
+        if ids is None:  # the episodes of a group start alike
+            if len(self._starts) >= self._cache_size:
+                self._starts.clear()
+            ids = self._starts[key] = self._encode(self._render(messages, tools))
+        return Rendered(ids)
 
     def extend(
         self,
@@ -103,7 +114,8 @@ class ChatRenderer:
                 self.counters.rewritten += 1
                 return Rendered(self._encode(self._render([*history, *added], tools)), rewritten=True)
             self.counters.kept += 1
-        tail = self._tail(history, added, tools)
+        self._check_results(added)
+        tail = self._tails.get(history, added, tools)
         last = completion[-1] if len(completion) else -1
         if last not in self._enders:
             self.counters.closings += 1
@@ -178,112 +190,10 @@ class ChatRenderer:
         """Break up control tokens in what tools and users said: text stays text."""
         if message.role not in ("tool", "user") or not isinstance(message.content, str):
             return message
-        if not self._control.search(message.content) and _BREAK not in message.content:
+        if not self._control.search(message.content) and BREAK not in message.content:
             return message
-        text = message.content.replace(_BREAK, "")
-        return replace(message, content=self._control.sub(lambda m: m[0][0] + _BREAK + m[0][1:], text))
-
-    def _tail(self, history: Sequence[Message], added: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> _Tail:
-        if self.past.needs_history or (tools and self.past.needs_tools):
-            return self._make_tail(history, added, tools)
-        key = self._key(history[-1], added)
-        tail = self._tails.get(key)
-        if tail is None:
-            tail = self._tails[key] = self._make_tail(history[-1:], added, ())
-            if len(self._tails) > self._cache_size:
-                self._tails.popitem(last=False)
-        else:
-            self._tails.move_to_end(key)
-        return tail
-
-    def _key(self, last: Message, added: Sequence[Message]) -> Any:
-        """What the text after a turn depends on; ids of calls count by their place, unless the template shows them."""
-        calls = [call.id for call in last.tool_calls]
-        names = tuple([call.name for call in last.tool_calls])
-        if self.past.needs_ids:
-            names += tuple(calls)
-        return names, tuple(
-            [
-                (m.role, m.content, m.name, calls.index(m.tool_call_id) if m.tool_call_id in calls else m.tool_call_id)
-                for m in added
-            ]
-        )
-
-    def _make_tail(
-        self, history: Sequence[Message], added: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> _Tail:
-        self._check_results(added)
-        before = history[:-1] or [QUESTION]
-        follow = [self._guard(message) for message in added]
-        error: ModelError | None = None
-        for stand_in in _stand_ins(history[-1]):
-            try:
-                text = self.template.render([*before, stand_in, *follow], tools, prompt=True)
-            except ModelError as e:
-                error = e
-                continue
-            _, found, after = text.partition(SENTINEL)
-            parts = self.ends.split(after) if found else None
-            if parts:
-                closer, rest = parts
-                closed = self._encode(closer + rest)
-                return _Tail(closer, closed, closed[1:])
-        raise error or ModelError("the model's chat template does not show what follows an assistant message")
-
-
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """What follows an assistant's text: from its end of turn on (`closed`), and after it (`open`)."""
-
-    closer: str
-    closed: Ids
-    open: Ids
-
-
-def _stand_ins(message: Message) -> list[Message]:
-    """The message with a marker for its text, from the most to the least faithful shape."""
-    plain = Message("assistant", SENTINEL)
-    if not message.tool_calls:
-        return [plain]
-    calls = [ToolCall(call.id, call.name, {"text": "x"}) for call in message.tool_calls[:-1]]
-    last = message.tool_calls[-1]
-    marked = ToolCall(last.id, last.name, {"text": SENTINEL})
-    shapes = [(*calls, marked), (marked,)] if calls else [(marked,)]
-    return [*(Message("assistant", tool_calls=shape) for shape in shapes), plain]
-
-
-class Encoder:
-    """Text to ids and back, with a cache; `text` may hold breaks, where no token may reach across."""
-
-    def __init__(self, tokenizer: Any, cache_size: int):
-        self._tokenizer = tokenizer
-        self._backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._cache: OrderedDict[str, Ids] = OrderedDict()
-        self._size = cache_size
-
-    def __call__(self, text: str) -> Ids:
-        """Ids [T] of the text, special tokens read as such and none added; the array is shared and read-only."""
-        ids = self._cache.get(text)
-        if ids is not None:
-            self._cache.move_to_end(text)
-            return ids
-        pieces = [i for piece in text.split(_BREAK) if piece for i in self._ids(piece)]
-        ids = np.asarray(pieces, dtype=np.int32)
-        ids.setflags(write=False)
-        self._cache[text] = ids
-        if len(self._cache) > self._size:
-            self._cache.popitem(last=False)
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        if self._backend is not None:  # several times as fast as the wrapper, and cleans nothing up
-            return str(self._backend.decode(ids, skip_special_tokens=False))
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-    def _ids(self, text: str) -> list[int]:
-        if self._backend is not None:
-            return list(self._backend.encode(text, add_special_tokens=False).ids)
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        text = message.content.replace(BREAK, "")
+        return replace(message, content=self._control.sub(lambda m: m[0][0] + BREAK + m[0][1:], text))
 
 
 def _row(parts: Sequence[tuple[Ids, float]]) -> tuple[Ids, Floats]:
