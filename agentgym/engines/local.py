@@ -114,6 +114,7 @@ class LocalEngine:
         """Take new weights; raises `ModelError` naming what does not fit, and then keeps the old ones."""
         # a step never awaits, so this runs between two of them
         load_update(self._runner.model, update)
+        self._runner.refresh()
         self._table.forget_caches()
         self._version = update.version
 

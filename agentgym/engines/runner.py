@@ -10,6 +10,7 @@ import torch
 
 from agentgym.engines.attention import register
 from agentgym.engines.cache import SlotCache
+from agentgym.engines.fuse import fuse
 from agentgym.engines.plan import Bucket, Ints, StepPlan, make_bucket, round_up
 from agentgym.engines.slots import SlotTable
 from agentgym.errors import ModelError
@@ -26,6 +27,8 @@ class ModelRunner:
         self.table, self.device, self.prefill_tokens = table, device, prefill_tokens
         self.model = model.to(device).eval()
         self.model.set_attn_implementation(register())
+        small = device.type == "cpu" and model.dtype == torch.float32
+        self.refresh = fuse(self.model) if small else lambda: None
         self.cache = SlotCache(table.slots, table.max_context)
         self.vocab = int(model.get_input_embeddings().num_embeddings)
         self.prefilled = 0
@@ -144,6 +147,6 @@ def check_model(model: Any, max_context: int) -> None:
     if rope.get("rope_type") in ("dynamic", "longrope") and original is not None and max_context > original:
         # these change every position's rotation with the longest sequence of the batch
         raise ModelError(
-            f"{name}: rope type {rope['rope_type']!r} beyond {original} positions makes a sequence depend on the others "
+            f"{name}: rope type {rope['rope_type']!r} beyond {original} positions ties a sequence to the others "
             f"of its batch; set engine.max_context to {original} or less"
         )

@@ -1,0 +1,141 @@
+"""Decode speed of the local engine against transformers' own ways, on the default tiny model.
+
+    python benchmarks/engine.py --json FILE [--batches 16,64,128] [--rounds 5] [--prompt 16] [--new 48]
+
+Each round runs every contender once, in turn, on the same prompts; figures are tokens sampled per CPU-second of the
+process (prefill of the prompts included), as median, lowest and highest over the rounds. `ratio` is ours over the best
+of the others. Left out: training-like traffic (joins, leaves, turns), where the library has no counterpart to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import copy
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
+
+from agentgym.engines.local import LocalEngine
+from agentgym.types import SamplingParams
+
+Contender = Callable[[list[list[int]], int], int]
+
+
+def tiny(args: argparse.Namespace) -> Any:
+    """The model that `agentgym train` builds by default, with random weights."""
+    torch.manual_seed(0)
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=args.vocab,
+            hidden_size=args.width,
+            intermediate_size=2 * args.width,
+            num_hidden_layers=args.layers,
+            num_attention_heads=4,
+            num_key_value_heads=1,
+            head_dim=args.width // 4,
+            tie_word_embeddings=True,
+            max_position_embeddings=4096,
+        )
+    ).eval()
+
+
+def ours(model: Any, slots: int, context: int) -> Contender:
+    engine = LocalEngine(copy.deepcopy(model), slots=slots, max_context=context, threads=torch.get_num_threads())
+
+    async def play(prompts: list[list[int]], new: int) -> int:
+        params = [SamplingParams(max_tokens=new, seed=i) for i in range(len(prompts))]
+        done = await asyncio.gather(*(engine.generate(p, s) for p, s in zip(prompts, params, strict=True)))
+        return sum(len(c.ids) for c in done)
+
+    return lambda prompts, new: asyncio.run(play(prompts, new))
+
+
+def dynamic_cache(model: Any) -> Contender:
+    """A plain loop over the library's cache, with the sampling kept as cheap as ours."""
+
+    @torch.inference_mode()
+    def run(prompts: list[list[int]], new: int) -> int:
+        cache, ids, count = DynamicCache(config=model.config), torch.tensor(prompts), 0
+        for _ in range(new):
+            logits = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            logprobs = logits.log_softmax(-1)
+            sums = logprobs.exp().cumsum(-1)
+            ids = torch.searchsorted(sums, torch.rand(len(prompts), 1) * sums[:, -1:], right=True)
+            logprobs.gather(1, ids.clamp_(max=logits.shape[1] - 1))
+            count += len(prompts)
+        return count
+
+    return run
+
+
+def generate(model: Any) -> Contender:
+    @torch.inference_mode()
+    def run(prompts: list[list[int]], new: int) -> int:
+        ids = torch.tensor(prompts)
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new,
+            min_new_tokens=new,
+            do_sample=True,
+            top_k=0,
+            pad_token_id=0,
+        )
+        return int(out.numel() - ids.numel())
+
+    return run
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All batches: {batch: {contender: {median, low, high}, ratio}}."""
+    model, results = tiny(args), {}
+    for batch in args.batches:
+        context = args.prompt + args.new + 1
+        contenders = {"ours": ours(model, batch, context), "dynamic_cache": dynamic_cache(model)}
+        contenders["generate"] = generate(model)
+        prompts = torch.randint(0, args.vocab, (batch, args.prompt)).tolist()
+        speeds: dict[str, list[float]] = {name: [] for name in contenders}
+        for round_ in range(args.rounds + 1):  # the first one warms up
+            for name, run in contenders.items():
+                began = time.process_time()
+                tokens = run(prompts, args.new)
+                if round_:
+                    speeds[name].append(tokens / (time.process_time() - began))
+        row: dict[str, Any] = {
+            name: {"median": statistics.median(v), "low": min(v), "high": max(v)} for name, v in speeds.items()
+        }
+        row["ratio"] = row["ours"]["median"] / max(row[name]["median"] for name in speeds if name != "ours")
+        results[str(batch)] = row
+        print(f"batch {batch:4d}  " + "  ".join(f"{n} {row[n]['median']:7.0f}" for n in speeds), flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--batches", type=lambda s: [int(x) for x in s.split(",")], default=[16, 64, 128])
+    for name, value in dict(rounds=5, prompt=16, new=48, vocab=390, width=128, layers=3, threads=1).items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    settings = {k: v for k, v in vars(args).items() if k != "json"}
+    machine = {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    report = {"unit": "tokens per CPU-second", "settings": settings, "machine": machine, "versions": versions}
+    report["batches"] = measure(args)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
