@@ -124,7 +124,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--batches", type=lambda s: [int(x) for x in s.split(",")], default=[16, 64, 128])
-    for name, value in dict(rounds=5, prompt=16, new=48, vocab=390, width=128, layers=3, threads=1).items():
+    sizes = {"rounds": 5, "prompt": 16, "new": 48, "vocab": 390, "width": 128, "layers": 3, "threads": 1}
+    for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -82,7 +82,7 @@ class _Shared:
     def part(self, index: int, x: torch.Tensor) -> torch.Tensor:
         if x is not self.input:
             self.input = x
-            self.parts = nn.functional.linear(x, self.weight, self.bias).split(self.sizes, dim=-1)
+            self.parts = torch.split_with_sizes(nn.functional.linear(x, self.weight, self.bias), self.sizes, dim=-1)
         part = self.parts[index]
         if index == len(self.sizes) - 1:
             self.input, self.parts = None, ()  # nothing outlives the step
@@ -103,7 +103,7 @@ def _fuse_linears(candidates: list[Any]) -> None:
         linear.weight.data = shared.weight[rows]
         if shared.bias is not None:
             linear.bias.data = shared.bias[rows]
-        linear.forward = _reader(shared, index)  # type: ignore[method-assign]
+        linear.forward = _reader(shared, index)  # type: ignore[method-assign, assignment]
         first += linear.out_features
 
 

@@ -56,17 +56,17 @@ class LocalEngine:
         self._seeds = random.Random(seed)
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
-        self._tokens = self._steps = self._cached_tokens = self._hits = 0
-        self._wall = self._cpu = 0.0
+        self._stats = EngineStats()
 
     @classmethod
     def from_pretrained(cls, path: str, *, dtype: str = "float32", revision: str = "", **options: Any) -> LocalEngine:
         """Load a Hugging Face folder or id; options are those of the class. Raises `ModelError`."""
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         try:
             model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, revision=revision or "main")
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
             raise ModelError(f"{path}: cannot load the model: {e}") from e
         return cls(model, **options)
 
@@ -75,19 +75,12 @@ class LocalEngine:
         return self._version
 
     @property
-    def stats(self) -> EngineStats:
-        return EngineStats(
-            tokens=self._tokens,
-            prefill_tokens=self._runner.prefilled,
-            cached_tokens=self._cached_tokens,
-            steps=self._steps,
-            wall_s=self._wall,
-            cpu_s=self._cpu,
-            cache_hits=self._hits,
-            evictions=self._table.evictions,
-            running=int(self._table.running.sum()),
-            waiting=len(self._waiting),
-        )
+    def stats(self) -> dict[str, float]:
+        """The counters of `EngineStats` by name."""
+        self._stats.evictions = self._table.evictions
+        self._stats.running = int(self._table.running.sum())
+        self._stats.waiting = len(self._waiting)
+        return self._stats.row()
 
     async def generate(self, ids: Sequence[int], params: SamplingParams, *, session: str | None = None) -> Completion:
         """Continue `ids`; see `protocols.Engine`. Raises `EngineFault` for ids the model does not have."""
@@ -169,8 +162,8 @@ class LocalEngine:
         while self._waiting and self._table.admit(self._waiting[0]):
             request = self._waiting.popleft()
             found = int(self._table.cached[request.slot])
-            self._cached_tokens += found
-            self._hits += found > 0
+            self._stats.cached_tokens += found
+            self._stats.cache_hits += found > 0
             admitted = True
         return admitted
 
@@ -183,9 +176,10 @@ class LocalEngine:
             table = self._table
             at = table.total[slots]
             tokens, logprobs = sample(logits, table.temperature[slots], uniforms(table.seed[slots], at))
-        self._wall += time.perf_counter() - wall
-        self._cpu += time.thread_time() - cpu
-        self._steps += 1
+        self._stats.wall_s += time.perf_counter() - wall
+        self._stats.cpu_s += time.thread_time() - cpu
+        self._stats.steps += 1
+        self._stats.prefill_tokens = self._runner.prefilled
         if result is not None and len(result[0]):
             self._record(slots, at, tokens, logprobs)
 
@@ -199,7 +193,7 @@ class LocalEngine:
         table.logprobs[slots, at] = logprobs
         table.versions[slots, at] = self._version
         table.total[slots] = at + 1
-        self._tokens += len(slots)
+        self._stats.tokens += len(slots)
         stopped = (table.stops[slots] == tokens[:, None]).any(axis=1)
         full = at + 1 >= table.limit[slots]
         for i in np.flatnonzero(stopped | full).tolist():

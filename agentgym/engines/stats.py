@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineStats:
-    """A snapshot. Seconds are those of model compute (forward and sampling), by wall clock and by this thread's CPU."""
+    """Counters. Seconds are those of model compute (forward and sampling): wall clock, and this thread's CPU."""
 
     tokens: int = 0
     """Tokens sampled."""
@@ -27,3 +27,7 @@ class EngineStats:
     """Requests in a slot now."""
     waiting: int = 0
     """Requests without a slot now."""
+
+    def row(self) -> dict[str, float]:
+        """The counters by name."""
+        return asdict(self)

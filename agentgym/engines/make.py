@@ -1,0 +1,48 @@
+"""The engine that a config asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentgym.config import Config
+from agentgym.errors import ConfigError
+from agentgym.protocols import Engine
+
+
+def pick_device(device: str) -> str:
+    """`auto` is a GPU where there is one; raises `ConfigError` for a device that is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"engine.device = {device!r}: torch sees no GPU; set it to cpu or auto")
+    return device
+
+
+def make_engine(config: Config, model_path: str = "", *, version: int = 0, in_process: bool = True) -> Engine:
+    """The engine of `config` on a model folder or id (`model_path`, else `model.path`).
+
+    in_process: step in the caller's event loop; otherwise in a process of its own. Raises `ConfigError`, `ModelError`.
+    """
+    path = model_path or config.model.path
+    engine = config.engine
+    if engine.kind != "local":
+        raise ConfigError(f"engine.kind = {engine.kind!r} has no model; build a ScriptedEngine in your test instead")
+    options: dict[str, Any] = {
+        "dtype": config.model.dtype,
+        "revision": config.model.revision,
+        "slots": engine.slots,
+        "max_context": engine.max_context,
+        "device": pick_device(engine.device),
+        "threads": engine.threads,
+        "version": version,
+        "seed": config.run.seed,
+    }
+    if in_process:
+        from agentgym.engines.local import LocalEngine
+
+        return LocalEngine.from_pretrained(path, **options)
+    from agentgym.engines.process import ProcessEngine
+
+    return ProcessEngine.from_pretrained(path, **options)
