@@ -1,0 +1,168 @@
+"""Tiny random models of many families, the plain forward that every engine is held to, and engines to hold to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from agentgym.engines.local import LocalEngine
+from agentgym.engines.process import ProcessEngine
+from agentgym.protocols import Engine
+from agentgym.types import Completion, SamplingParams
+
+VOCAB, WINDOW, SLOTS, CONTEXT = 97, 8, 6, 64
+
+_SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.15,  # larger than usual: a model of near-uniform logits would hide mistakes
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen2": {"use_sliding_window": False, "tie_word_embeddings": True},
+    "qwen3": {"num_key_value_heads": 1, "tie_word_embeddings": True},
+    "llama": {"tie_word_embeddings": False, "attention_bias": True},
+    "mistral": {"sliding_window": WINDOW},
+    "gemma2": {"sliding_window": WINDOW, "layer_types": _ALTERNATING, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": WINDOW, "layer_types": _ALTERNATING, "query_pre_attn_scalar": 8},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "gpt_oss": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": WINDOW,
+        "layer_types": _ALTERNATING,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
+OUT_OF_PROCESS = ("qwen3", "mistral")  # a process costs seconds to start; the engine in it is the same
+
+
+@cache
+def _weights(family: str, seed: int) -> tuple[Any, dict[str, torch.Tensor]]:
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(family, **(_SHAPE | FAMILIES[family]))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # norms, biases and sinks start out as constants
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def build_model(family: str, seed: int = 0) -> Any:
+    """A model of its own (engines own theirs) with the weights of (family, seed)."""
+    config = AutoConfig.for_model(family, **(_SHAPE | FAMILIES[family]))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    model.load_state_dict(weights(family, seed))
+    return model
+
+
+def weights(family: str, seed: int) -> dict[str, torch.Tensor]:
+    return _weights(family, seed)[1]
+
+
+@torch.no_grad()
+def all_logprobs(family: str, seed: int, ids: list[int], temperature: float = 1.0) -> torch.Tensor:
+    """Log-probabilities [len(ids), vocab] by the library's own eager forward of the whole sequence."""
+    model = _weights(family, seed)[0]
+    logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+    return (logits.float() / temperature).log_softmax(-1)
+
+
+def gap(family: str, seed: int, prompt: list[int], completion: Completion, temperature: float = 1.0) -> float:
+    """Largest difference between a completion's logprobs and those of the plain forward."""
+    ids = completion.ids.tolist()
+    if not ids:
+        return 0.0
+    table = all_logprobs(family, seed, prompt + ids, temperature)[len(prompt) - 1 : -1]
+    expected = table[torch.arange(len(ids)), torch.tensor(ids)]
+    return float((expected - torch.from_numpy(completion.logprobs)).abs().max())
+
+
+@dataclass
+class Episode:
+    """A conversation with an engine: random context, a completion, more context, ..."""
+
+    engine: Engine
+    seed: int
+    turns: int = 3
+    session: bool = True
+    temperature: float = 1.0
+    played: list[tuple[list[int], Completion]] = field(default_factory=list)
+
+    async def play(self) -> Episode:
+        rng = np.random.default_rng(self.seed)
+        name = f"episode-{self.seed}" if self.session else None
+        ids: list[int] = rng.integers(3, VOCAB, rng.integers(1, 16)).tolist()
+        for turn in range(self.turns):
+            limit, stops = int(rng.integers(1, 10)), (int(rng.integers(3, VOCAB)), 5, 6)
+            params = SamplingParams(limit, self.temperature, stops, seed=1000 * self.seed + turn)
+            completion = await self.engine.generate(list(ids), params, session=name)
+            self.played.append((list(ids), completion))
+            ids += completion.ids.tolist() + rng.integers(3, VOCAB, rng.integers(1, 7)).tolist()
+            if rng.random() < 0.3:
+                await asyncio.sleep(0.001 * rng.random())  # a slow tool
+        if name is not None:
+            await self.engine.release(name)
+        return self
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `family` and `mode` runs over all pairs; one that asks for `mode` alone, over both modes."""
+    if "family" in metafunc.fixturenames:
+        pairs = [(f, "in-process") for f in FAMILIES] + [(f, "process") for f in OUT_OF_PROCESS]
+        metafunc.parametrize(("family", "mode"), pairs, ids=[f"{f}-{m}" for f, m in pairs])
+    elif "mode" in metafunc.fixturenames:
+        metafunc.parametrize("mode", ["in-process", "process"])
+
+
+@pytest.fixture(scope="session")
+def given() -> SimpleNamespace:
+    """The builders above (test files cannot import each other)."""
+    return SimpleNamespace(
+        Episode=Episode, all_logprobs=all_logprobs, build_model=build_model, gap=gap, new_engine=new_engine,
+        weights=weights, VOCAB=VOCAB, WINDOW=WINDOW, SLOTS=SLOTS, CONTEXT=CONTEXT,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Engine]]:
+    """(family, mode) -> an engine of 6 slots and 64 tokens, shared by the tests; they leave weights 0 behind."""
+    engines: dict[tuple[str, str], Engine] = {}
+
+    def get(family: str, mode: str) -> Engine:
+        key = (family, mode)
+        if key not in engines:
+            engines[key] = new_engine(family, mode, tmp_path_factory.mktemp("model"))
+        return engines[key]
+
+    yield get
+    for engine in engines.values():
+        asyncio.run(engine.aclose())
+
+
+def new_engine(family: str, mode: str, folder: Path, **options: Any) -> Engine:
+    settings = {"slots": SLOTS, "max_context": CONTEXT, **options}
+    if mode == "in-process":
+        return LocalEngine(build_model(family), **settings)
+    build_model(family).save_pretrained(folder)
+    return ProcessEngine.from_pretrained(str(folder), **settings)
