@@ -28,6 +28,7 @@ from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 from agentgym.engines.local import LocalEngine
 from agentgym.types import SamplingParams
 
+_WARM_UP = 8  # short rounds, enough for our engine to have recorded its steps
 Contender = Callable[[list[list[int]], int], int]
 
 
@@ -105,12 +106,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         contenders["generate"] = generate(model)
         prompts = torch.randint(0, args.vocab, (batch, args.prompt)).tolist()
         speeds: dict[str, list[float]] = {name: [] for name in contenders}
-        for round_ in range(args.rounds + 1):  # the first one warms up
+        for run in contenders.values():
+            for _ in range(_WARM_UP):
+                run(prompts, 8)
+        for _ in range(args.rounds):
             for name, run in contenders.items():
                 began = time.process_time()
                 tokens = run(prompts, args.new)
-                if round_:
-                    speeds[name].append(tokens / (time.process_time() - began))
+                speeds[name].append(tokens / (time.process_time() - began))
         row: dict[str, Any] = {
             name: {"median": statistics.median(v), "low": min(v), "high": max(v)} for name, v in speeds.items()
         }

@@ -11,12 +11,14 @@ import torch
 from agentgym.engines.attention import register
 from agentgym.engines.cache import SlotCache
 from agentgym.engines.fuse import fuse
-from agentgym.engines.plan import Bucket, Ints, StepPlan, make_bucket, round_up
+from agentgym.engines.plan import Ints, Part, StepPlan, join, round_up
 from agentgym.engines.slots import SlotTable
+from agentgym.engines.traced import Recordings
 from agentgym.errors import ModelError
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 _DENSE = 0.6  # share of active rows from which running idle slots along costs less than gathering the active ones
+_SLACK = 256  # padded tokens that cost less than another round of attention
 
 
 class ModelRunner:
@@ -30,6 +32,7 @@ class ModelRunner:
         small = device.type == "cpu" and model.dtype == torch.float32
         self.refresh = fuse(self.model) if small else lambda: None
         self.cache = SlotCache(table.slots, table.max_context)
+        self.recordings = Recordings(self.model, self.cache)
         self.vocab = int(model.get_input_embeddings().num_embeddings)
         self.prefilled = 0
 
@@ -41,8 +44,8 @@ class ModelRunner:
         if not len(decoding) and not len(joining):
             return None
         joining, counts = self._within_budget(joining, pending)
-        plan, last, slots = self._plan(decoding, joining, counts)
-        logits = self._forward(plan, last)
+        plan, slots = self._plan(decoding, joining, counts)
+        logits = self.recordings.run(plan)
         table.cached[decoding] += 1
         table.cached[joining] += counts
         self.prefilled += int(counts.sum())
@@ -55,40 +58,36 @@ class ModelRunner:
         counts = np.minimum(pending[joining], self.prefill_tokens - before)
         return joining[counts > 0], counts[counts > 0]
 
-    def _plan(self, decoding: Ints, joining: Ints, counts: Ints) -> tuple[StepPlan, torch.Tensor | None, Ints]:
-        """The plan, the packed indices whose logits are wanted (None: all), and the slots those belong to."""
+    def _plan(self, decoding: Ints, joining: Ints, counts: Ints) -> tuple[StepPlan, Ints]:
+        """The plan, and the slots that its `last` tokens belong to."""
         table = self.table
         rows, dense = self._decode_rows(decoding)
-        scrap = np.zeros(len(rows), bool)
+        idle = np.zeros(len(rows), bool)  # rows that only keep the others contiguous
         if dense:
-            scrap[:] = True
-            scrap[decoding] = False
-        at = np.where(scrap, 0, table.cached[rows])
-        ids = [table.tokens[rows, at]]
-        positions, slots, columns = [at], [rows], [np.where(scrap, self.cache.scrap, at)]
-        starts = table.cached[joining]
-        for slot, start, count in zip(joining.tolist(), starts.tolist(), counts.tolist(), strict=True):
-            span = np.arange(start, start + count)
-            ids.append(table.tokens[slot, start : start + count])
-            positions.append(span)
-            slots.append(np.full(count, slot))
-            columns.append(span)
-        plan = StepPlan(
-            input_ids=self._tensor(np.concatenate(ids)).unsqueeze(0),
-            position_ids=self._tensor(np.concatenate(positions)).unsqueeze(0),
-            write_slots=self._tensor(np.concatenate(slots)),
-            write_columns=self._tensor(np.concatenate(columns)),
-            decode=len(rows),
-            decode_slots=None if dense else self._tensor(rows),
-            decode_at=self._tensor(at),
-            decode_keys=min(round_up(int(at.max()) + 1), self.cache.columns) if len(rows) else 0,
-            buckets=self._buckets(len(rows), joining, starts, counts),
-        )
+            idle[:] = True
+            idle[decoding] = False
+        at = np.where(idle, 0, table.cached[rows])
+        starts, total = table.cached[joining], int(counts.sum())
+        ends = np.cumsum(counts)
+        # sequence after sequence: 0, 1, ... of each, from its start on
+        owner = np.repeat(joining, counts)
+        span = np.arange(total) - np.repeat(ends - counts - starts, counts)
+        slots, positions = np.concatenate((rows, owner)), np.concatenate((at, span))
+        columns = np.concatenate((np.where(idle, self.cache.scrap, at), span))
         done = starts + counts == table.total[joining]
-        ends = len(rows) - 1 + np.cumsum(counts)
-        wanted = np.concatenate((np.flatnonzero(~scrap), ends[done]))
-        everything = len(wanted) == plan.input_ids.shape[1]
-        return plan, None if everything else self._tensor(wanted), np.concatenate((rows[~scrap], joining[done]))
+        last = np.concatenate((np.flatnonzero(~idle), len(rows) - 1 + ends[done]))
+        plan = StepPlan(
+            input_ids=self._tensor(table.tokens[slots, positions]).unsqueeze(0),
+            position_ids=self._tensor(positions).unsqueeze(0),
+            write_slots=self._tensor(slots),
+            write_columns=self._tensor(columns),
+            last=self._tensor(last),
+            parts=self._joins(len(rows), joining, starts, counts),
+        )
+        if len(rows):
+            keys = min(round_up(int(at.max()) + 1), self.cache.columns)
+            plan.parts.insert(0, Part(None if dense else self._tensor(rows), self._tensor(at).unsqueeze(1), keys))
+        return plan, np.concatenate((rows[~idle], joining[done]))
 
     def _decode_rows(self, decoding: Ints) -> tuple[Ints, bool]:
         """The rows of the decode part: the slots up to the last active one where most are active, else only those."""
@@ -98,32 +97,17 @@ class ModelRunner:
                 return np.arange(prefix), True
         return decoding, False
 
-    def _buckets(self, first: int, joining: Ints, starts: Ints, counts: Ints) -> list[Bucket]:
+    def _joins(self, first: int, joining: Ints, starts: Ints, counts: Ints) -> list[Part]:
         """Cut the joining sequences (sorted by new tokens) where padding to the longest would waste a third."""
-        buckets: list[Bucket] = []
+        parts: list[Part] = []
         low = 0
         for high in range(1, len(joining) + 1):
-            if high < len(joining) and counts[high] * (high + 1 - low) <= 1.5 * counts[low : high + 1].sum() + 64:
+            if high < len(joining) and counts[high] * (high + 1 - low) <= 1.5 * counts[low : high + 1].sum() + _SLACK:
                 continue
-            part = slice(low, high)
-            buckets.append(
-                make_bucket(first, joining[part], starts[part], counts[part], self.cache.columns, self.device)
-            )
-            first, low = first + int(counts[part].sum()), high
-        return buckets
-
-    def _forward(self, plan: StepPlan, last: torch.Tensor | None) -> torch.Tensor:
-        self.cache.plan = plan
-        out = self.model(
-            input_ids=plan.input_ids,
-            position_ids=plan.position_ids,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=0 if last is None else last,
-            slot_plan=plan,
-        )
-        logits: torch.Tensor = out.logits[0]
-        return logits
+            cut = slice(low, high)
+            parts.append(join(first, joining[cut], starts[cut], counts[cut], self.cache.columns, self.device))
+            first, low = first + int(counts[cut].sum()), high
+        return parts
 
     def _tensor(self, array: Ints) -> torch.Tensor:
         return torch.from_numpy(array.astype(np.int64, copy=False)).to(self.device)
