@@ -112,7 +112,8 @@ def _after(
         text = template.render(messages, prompt=False)
     except ModelError:
         return []
-    return [piece for piece in splitter.split(text.rpartition(marker)[2]) if piece]
+    _, found, after = text.rpartition(marker)
+    return [piece for piece in splitter.split(after) if piece] if found else []
 
 
 def rewrites(
@@ -130,8 +131,9 @@ def rewrites(
         return True
     if marked[-1].reasoning is None:
         return False
-    shown = template.render(marked, tools, prompt=False)
-    return after.count(SENTINEL) < shown.count(SENTINEL)
+    if template.dialect.reasoning_key is not None:  # a template that knows reasoning and leaves this one out
+        return after.count(SENTINEL) <= before.count(SENTINEL)
+    return after.count(SENTINEL) < template.render(marked, tools, prompt=False).count(SENTINEL)
 
 
 @dataclass(frozen=True, slots=True)

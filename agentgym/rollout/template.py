@@ -49,6 +49,8 @@ class Dialect:
     """Call ids must be nine letters or digits."""
     null_content: bool = False
     """A message that is only calls has no content at all, rather than an empty one."""
+    content_as_parts: bool = False
+    """Content is a list of parts even where it is only text."""
     shows_tools: bool = True
     shows_calls: bool = True
     shows_results: bool = True
@@ -89,7 +91,7 @@ class ChatTemplate:
         return [self._row(message, names) for message in messages]
 
     def _row(self, message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-        row: dict[str, Any] = {"role": message.role, "content": _content(message)}
+        row: dict[str, Any] = {"role": message.role, "content": _content(message, self.dialect.content_as_parts)}
         if message.role == "assistant":
             if message.reasoning is not None:
                 self._put_reasoning(row, message)
@@ -108,7 +110,8 @@ class ChatTemplate:
     def _put_reasoning(self, row: dict[str, Any], message: Message) -> None:
         key = self.dialect.reasoning_key
         if key is None:
-            row["content"] = f"<think>\n{message.reasoning}\n</think>\n\n{message.text}"
+            inline = f"<think>\n{message.reasoning}\n</think>\n\n{message.text}"
+            row["content"] = _content(replace(message, content=inline), self.dialect.content_as_parts)
         elif key == "thinking" and message.tool_calls and message.text:
             # gpt-oss: what comes before a call is all analysis, in one field
             row["content"], row[key] = "", f"{message.reasoning}\n{message.text}"
@@ -129,6 +132,8 @@ class ChatTemplate:
 
     def _probe(self) -> Dialect:
         """Ask the template, not its name: each question is a rendering in which a marker shows up or does not."""
+        if SENTINEL not in self._try([QUESTION, Message("assistant", SENTINEL)]):
+            self.dialect = Dialect(content_as_parts=True)
         shows_tools = PROBE_TOOLS[0]["function"]["name"] in self._try([QUESTION], PROBE_TOOLS, prompt=True)
         self.dialect = self._calling()
         shows_calls = SENTINEL in self._try([QUESTION, call_message()])
@@ -143,12 +148,13 @@ class ChatTemplate:
         )
 
     def _calling(self) -> Dialect:
+        plain = self.dialect
         conversation = (QUESTION, call_message(), result_message("x"))
         for as_text, short, null in product((False, True), repeat=3):
-            self.dialect = Dialect(arguments_as_text=as_text, short_ids=short, null_content=null)
+            self.dialect = replace(plain, arguments_as_text=as_text, short_ids=short, null_content=null)
             if SENTINEL in self._try(conversation, prompt=True):
                 return self.dialect
-        return Dialect()
+        return plain
 
     def _reasoning_key(self) -> str | None:
         found = self.dialect
@@ -182,14 +188,15 @@ def result_message(text: str, index: int = 0) -> Message:
     return Message("tool", text, tool_call_id=f"call_{index}", name=PROBE_TOOLS[index]["function"]["name"])
 
 
-def _content(message: Message) -> Any:
-    if isinstance(message.content, str):
-        return message.content
-    if not any(isinstance(part, ImagePart) for part in message.content):
+def _content(message: Message, as_parts: bool) -> Any:
+    parts = message.content
+    if isinstance(parts, str):
+        return [{"type": "text", "text": parts}] if as_parts else parts
+    if not as_parts and not any(isinstance(part, ImagePart) for part in parts):
         return message.text  # many templates take text only
     return [
         {"type": "image", "url": part.url} if isinstance(part, ImagePart) else {"type": "text", "text": part.text}
-        for part in message.content
+        for part in parts
     ]
 
 

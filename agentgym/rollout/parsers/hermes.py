@@ -1,7 +1,7 @@
 """Hermes/Qwen tool calls: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, reasoning in `<think>` tags.
 
-Scanning is `str.find` plus the C scanner of `json`, so time is linear in the text and closing tags inside JSON strings
-do no harm. What is malformed becomes a call with `error` set: the env answers it and the model may try again.
+Scanning is `str.find` plus the C scanner of `json`: nothing backtracks, and closing tags inside JSON strings do no
+harm. What is malformed becomes a call with `error` set: the env answers it and the model may try again.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _call(text: str, start: int, call_id: str) -> tuple[ToolCall, int]:
     except (ValueError, RecursionError) as e:
         end = _end_of_malformed(text, start)
         what = f"{e.msg} at character {e.pos - at}" if isinstance(e, json.JSONDecodeError) else str(e)
-        cut = text.find(CLOSE, start) < 0
+        cut = not text.startswith(CLOSE, end)
         error = f"malformed tool call: {'it was cut off: ' if cut else ''}invalid JSON: {what}; {_HOW}"
         return ToolCall(call_id, _guess_name(text[start:end]), {}, error), _past_close(text, end)
     name, arguments, wrong = _read(body, text, at, end)
@@ -138,7 +138,8 @@ def _read(body: Any, text: str, at: int, end: int) -> tuple[str, dict[str, Any],
         return name, {}, f"malformed tool call: arguments of {name!r} must be a JSON object, got {got}; {_HOW}"
     if text.find("\\u", at, end) >= 0 and not _encodable(name, arguments):
         # half of a surrogate pair is no text: it could be neither stored nor tokenised
-        return "", {}, f"malformed tool call: invalid \\u escape in the arguments; {_HOW}"
+        shown = name.encode(errors="replace").decode()
+        return shown, {}, f"malformed tool call: invalid \\u escape (half of a surrogate pair); {_HOW}"
     return name, arguments, None
 
 
@@ -158,9 +159,10 @@ def _skip_blank(text: str, at: int) -> int:
 
 def _end_of_malformed(text: str, at: int) -> int:
     """A malformed body ends at its closing tag, else where the next call opens, else with the text."""
-    close, opens = text.find(CLOSE, at), text.find(OPEN, at)
-    ends = [end for end in (close, opens) if end >= 0]
-    return min(ends) if ends else len(text)
+    opens = text.find(OPEN, at)
+    limit = len(text) if opens < 0 else opens
+    close = text.find(CLOSE, at, limit)  # not beyond: many unclosed calls would each search the whole text
+    return limit if close < 0 else close
 
 
 def _past_close(text: str, at: int) -> int:
