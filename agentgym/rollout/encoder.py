@@ -18,16 +18,18 @@ BREAK = "\ufdd0"
 class Encoder:
     """A tokenizer's `encode` and `decode` without its wrapper. Special tokens in a text are read as such."""
 
-    def __init__(self, tokenizer: Any, cache_size: int = 16384):
+    def __init__(self, tokenizer: Any, template: str = "", cache_size: int = 16384):
         self._tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         self._cache: OrderedDict[str, list[int]] = OrderedDict()
         self._size = cache_size
-        self._added = {token.content: int(i) for i, token in tokenizer.added_tokens_decoder.items()}
-        self._pieces = re.compile(
-            "(" + "|".join(map(re.escape, sorted(self._added, key=len)[::-1])) + "|" + BREAK + ")"
-        )
-        self._independent = self._check_independence()
+        tokens = {token.content: (int(i), token) for i, token in tokenizer.added_tokens_decoder.items()}
+        # some tokenizers have thousands; those that the template does not write may stay inside a piece
+        used = [text for text in tokens if text in template or text == tokenizer.eos_token]
+        self._added = {text: tokens[text][0] for text in used}
+        self._pieces = re.compile("(" + "|".join(map(re.escape, [*sorted(used, key=len)[::-1], BREAK])) + ")")
+        swallows = any(token.lstrip or token.rstrip or token.single_word for _, token in tokens.values())
+        self._independent = not swallows and self._check_independence()
 
     def __call__(self, text: str) -> Ids:
         """Ids [T] of the text; the array is read-only, for it may be shared."""

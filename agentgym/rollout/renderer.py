@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,12 +74,12 @@ class ChatRenderer:
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*sampled, *eos, *map(int, stop_ids)]))
         self.opens_thinking = self.template.render([QUESTION], prompt=True).rstrip().endswith(_THINK)
         self._enders = frozenset(self.stop_ids) | frozenset(self._ids_of.values())
-        self._encode = Encoder(tokenizer, cache_size)
+        self._encode = Encoder(tokenizer, self.template.source, cache_size)
         self._tails = Tails(self.template, self.ends, self.past, self._encode, self._guard, cache_size)
         self._starts: dict[Any, Ids] = {}
         self._cache_size = cache_size
-        controls = [text for text, i in added.items() if tokenizer.added_tokens_decoder[i].special]
-        self._control = re.compile("|".join(map(re.escape, sorted({*controls, *self.ends.closers}, key=len)[::-1])))
+        controls = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._control = _control_tokens(controls | set(self.ends.closers))
 
     @property
     def parser(self) -> Parser:
@@ -194,6 +194,12 @@ class ChatRenderer:
             return message
         text = message.content.replace(BREAK, "")
         return replace(message, content=self._control.sub(lambda m: m[0][0] + BREAK + m[0][1:], text))
+
+
+def _control_tokens(texts: Iterable[str]) -> re.Pattern[str]:
+    """Finds them in a text. Numbered ones (`<unused1234>`) count as one: some tokenizers have thousands."""
+    patterns = {re.sub(r"\d+", r"\\d+", re.escape(text)) for text in texts}
+    return re.compile("|".join(sorted(patterns, key=len)[::-1]))
 
 
 def _row(parts: Sequence[tuple[Ids, float]]) -> tuple[Ids, Floats]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from agentgym.errors import ModelError
 from agentgym.rollout.boundaries import Ends, Past
 from agentgym.rollout.encoder import Encoder
@@ -109,7 +111,9 @@ class Tails:
 
     def _tail(self, closer: str, rest: str) -> Tail:
         closed = self._encode(closer + rest)
-        return Tail(closer, closed, closed[1:])
+        # some tokenizers put a blank before all they encode: the tail begins at the end of turn itself
+        at = int(np.argmax(closed == self._encode(closer)[-1]))
+        return Tail(closer, closed[at:], closed[at + 1 :])
 
     def _pattern(self, last: Message, added: Sequence[Message]) -> _Pattern | None:
         """The tail with its results left out, or None where filling them in is not what the template does."""

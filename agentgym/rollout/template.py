@@ -87,8 +87,12 @@ class ChatTemplate:
 
     def rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages as the dicts that this template wants."""
-        names = {call.id: call.name for message in messages for call in message.tool_calls}
-        return [self._row(message, names) for message in messages]
+        names: dict[str, str] = {}
+        rows = []
+        for message in messages:  # in order: the ids of calls may come again in a later turn
+            names.update((call.id, call.name) for call in message.tool_calls)
+            rows.append(self._row(message, names))
+        return rows
 
     def _row(self, message: Message, names: Mapping[str, str]) -> dict[str, Any]:
         row: dict[str, Any] = {"role": message.role, "content": _content(message, self.dialect.content_as_parts)}

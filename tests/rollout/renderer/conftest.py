@@ -55,6 +55,12 @@ def tokenizer_of() -> Callable[[str], Any]:
     return get
 
 
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> Callable[[str], Any]:
+    """Template source -> a tokenizer with it."""
+    return make_tokenizer
+
+
 def _source(name: str) -> str:
     if name == "qwen3_thinking_2507":  # as Qwen3, but its generation prompt opens the thinking
         head, generation, tail = trl_template("qwen3").rpartition("'<|im_start|>assistant\\n'")
