@@ -69,6 +69,7 @@ class Tails:
         self._ends = ends
         self._past = past
         self._encode = encode
+        self._ids = {closer: int(encode(closer)[-1]) for closer in ends.closers}
         self._guard = guard
         self._cache: OrderedDict[Any, Tail] = OrderedDict()
         self._patterns: dict[Any, _Pattern | None] = {}
@@ -112,7 +113,7 @@ class Tails:
     def _tail(self, closer: str, rest: str) -> Tail:
         closed = self._encode(closer + rest)
         # some tokenizers put a blank before all they encode: the tail begins at the end of turn itself
-        at = int(np.argmax(closed == self._encode(closer)[-1]))
+        at = int(np.argmax(closed == self._ids[closer])) if closed[0] != self._ids[closer] else 0
         return Tail(closer, closed[at:], closed[at + 1 :])
 
     def _pattern(self, last: Message, added: Sequence[Message]) -> _Pattern | None:
