@@ -45,6 +45,7 @@ class Counters:
 class ChatRenderer:
     """`stop_ids` are all the tokens a model may end its turn with: the tokenizer's, those given (of a generation
     config), and those the template shows. `opens_thinking`: the generation prompt already begins the reasoning.
+    `hides_tools`: the template writes calls but no list of tools (DeepSeek-V3): the prompt or the training must tell.
 
     Raises `ModelError` for a tokenizer without a usable chat template, and for messages it has no place for.
     """
@@ -73,6 +74,7 @@ class ChatRenderer:
         eos = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*sampled, *eos, *map(int, stop_ids)]))
         self.opens_thinking = self.template.render([QUESTION], prompt=True).rstrip().endswith(_THINK)
+        self.hides_tools = not self.template.dialect.shows_tools
         self._enders = frozenset(self.stop_ids) | frozenset(self._ids_of.values())
         self._encode = Encoder(tokenizer, self.template.source, cache_size)
         self._tails = Tails(self.template, self.ends, self.past, self._encode, self._guard, cache_size)
@@ -171,11 +173,10 @@ class ChatRenderer:
         return (spoke, reasoned) in may
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
-        dialect = self.template.dialect
-        if tools and not dialect.shows_tools:
+        if tools and not (self.template.dialect.shows_tools or self.template.dialect.shows_calls):
             raise ModelError(
                 "the model's chat template has no place for tools: the model would never see them. Use a model whose "
-                "template shows tools, or describe them in the prompt and pass none"
+                "template has, or describe them in the prompt and pass none"
             )
         self._check_results(messages)
         return self.template.render([self._guard(message) for message in messages], tools, prompt=True)

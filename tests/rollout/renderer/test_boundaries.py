@@ -248,7 +248,7 @@ def test_several_results_where_the_template_shows_one_call(scene: Callable[..., 
     assert s.tokenizer.decode(ids).count("found 0") == 2
 
 
-@pytest.mark.parametrize("name", [name for name, golden in GOLDEN.items() if not golden.tools])
+@pytest.mark.parametrize("name", [name for name, golden in GOLDEN.items() if not golden.calls])
 def test_a_template_without_tools_says_so(scene: Callable[..., Scene], name: str) -> None:
     s = scene(name)
     with pytest.raises(ModelError, match="no place for tools"):
@@ -260,6 +260,13 @@ def test_a_template_without_tool_results_says_so(scene: Callable[..., Scene], na
     s = scene(name)
     with pytest.raises(ModelError, match="tool results"):
         s.renderer.extend([USER, Message("assistant", "x")], s.encode("x"), [result(0)])
+
+
+def test_a_template_with_calls_only_hides_the_tools(scene: Callable[..., Scene]) -> None:
+    renderer = scene("deepseekv3").renderer
+    assert renderer.hides_tools
+    assert not scene("qwen3").renderer.hides_tools
+    assert renderer.start([USER], TOOLS).ids.tolist() == renderer.start([USER]).ids.tolist()
 
 
 def test_deepseek_drops_its_opened_thinking_and_is_rewritten(scene: Callable[..., Scene]) -> None:
