@@ -27,6 +27,13 @@ class SlotCache:
                 shape = (self.slots, like.shape[1], self.columns, like.shape[3])
                 buffers.append(torch.zeros(shape, dtype=like.dtype, device=like.device))
 
+    @torch.inference_mode()  # the buffers were made in it
+    def copy(self, source: int, target: int, first: int, end: int) -> None:
+        """Give slot `target` the columns [first, end) of slot `source`."""
+        for buffer in (*self.keys, *self.values):
+            buffer[target, :, first:end] = buffer[source, :, first:end]
+
+    @torch.inference_mode()
     def clear(self) -> None:
         """Forget everything, so that a NaN that got in cannot come back through a masked column."""
         for buffer in (*self.keys, *self.values):
@@ -53,8 +60,9 @@ class StepCache:
             self._home.grow(layer_idx, key_states, value_states)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
         slots, columns = self._plan.write_slots, self._plan.write_columns
-        keys[slots, :, columns] = key_states[0].transpose(0, 1)
-        values[slots, :, columns] = value_states[0].transpose(0, 1)
+        # index_put_ itself, as assignment by [...] would fix the number of tokens in a recorded step
+        keys.transpose(1, 2).index_put_((slots, columns), key_states[0].transpose(0, 1))
+        values.transpose(1, 2).index_put_((slots, columns), value_states[0].transpose(0, 1))
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

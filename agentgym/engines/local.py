@@ -157,14 +157,25 @@ class LocalEngine:
             self._fail(EngineFault("the engine's task was ended"))
 
     def _admit(self) -> bool:
-        """Seat waiting requests, first come first served; True when one was seated."""
+        """Seat waiting requests, first come first served; True when one was seated.
+
+        One whose context another is about to run stays until the next step, and then takes it from there.
+        """
         admitted = False
-        while self._waiting and self._table.admit(self._waiting[0]):
+        later: list[Request] = []
+        while self._waiting:
+            seating = self._table.admit(self._waiting[0])
+            if seating == "full":
+                break
             request = self._waiting.popleft()
+            if seating == "later":
+                later.append(request)
+                continue
             found = int(self._table.cached[request.slot])
             self._stats.cached_tokens += found
             self._stats.cache_hits += found > 0
             admitted = True
+        self._waiting.extendleft(reversed(later))
         return admitted
 
     @torch.inference_mode()

@@ -27,11 +27,12 @@ class ModelRunner:
     def __init__(self, model: Any, table: SlotTable, device: torch.device, prefill_tokens: int):
         check_model(model, table.max_context)
         self.table, self.device, self.prefill_tokens = table, device, prefill_tokens
-        self.model = model.to(device).eval()
+        self.model = model.to(device).eval().requires_grad_(False)
         self.model.set_attn_implementation(register())
         small = device.type == "cpu" and model.dtype == torch.float32
         self.refresh = fuse(self.model) if small else lambda: None
         self.cache = SlotCache(table.slots, table.max_context)
+        table.copy = self.cache.copy
         self.recordings = Recordings(self.model, self.cache)
         self.vocab = int(model.get_input_embeddings().num_embeddings)
         self.prefilled = 0

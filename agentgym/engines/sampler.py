@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+_CHUNK = 1 << 20  # logits handled at once on a CPU, so that they stay in its cache
 _BLOCK = 512  # vocabularies beyond a few blocks are searched in two levels: a running sum of 150k entries is slow
 
 
@@ -35,21 +36,33 @@ def sample(
     Temperature 0 takes the largest logit and reports its logprob at temperature 1. A row without a finite
     distribution (NaN or infinite logits) gets a logprob of NaN.
     """
+    n, vocab = logits.shape
+    rows = n if logits.device.type != "cpu" else max(1, _CHUNK // vocab)
+    if rows >= n:
+        tokens, logprobs = _sample(logits, temperature, uniform)
+    else:
+        cuts = [slice(i, i + rows) for i in range(0, n, rows)]
+        pairs = [_sample(logits[cut], temperature[cut], uniform[cut]) for cut in cuts]
+        tokens, logprobs = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+    return tokens.cpu().numpy(), logprobs.cpu().numpy()
+
+
+def _sample(
+    logits: torch.Tensor, temperature: npt.NDArray[np.float32], uniform: npt.NDArray[np.float32]
+) -> tuple[torch.Tensor, torch.Tensor]:
     x = logits.float()
     greedy = temperature == 0
     scale = np.where(greedy, np.float32(1), temperature)
     if not (scale == 1).all():
         x = x / torch.from_numpy(scale).to(x.device).unsqueeze(1)
     top = x.amax(dim=1, keepdim=True)
-    shifted = x - top
-    weights = shifted.exp()  # [n, vocab]
-    u = torch.from_numpy(uniform).to(x.device).unsqueeze(1)
-    tokens, total = _invert(weights, u)
+    weights = (x - top).exp_()  # [n, vocab]
+    tokens, total = _invert(weights, torch.from_numpy(uniform).to(x.device).unsqueeze(1))
     if greedy.any():
         rows = torch.from_numpy(greedy).to(x.device)
         tokens = torch.where(rows, x.argmax(dim=1), tokens)
-    logprobs = shifted.gather(1, tokens.unsqueeze(1)).squeeze(1) - total.log()
-    return tokens.cpu().numpy(), logprobs.cpu().numpy()
+    chosen = x.gather(1, tokens.unsqueeze(1)) - top
+    return tokens, chosen.squeeze(1) - total.log()
 
 
 def _invert(weights: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

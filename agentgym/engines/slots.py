@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from agentgym.types import Completion, FinishReason, Ids, SamplingParams
 
 if TYPE_CHECKING:
     import asyncio
+
+Counts: TypeAlias = npt.NDArray[np.signedinteger[Any]]
+Seating = Literal["seated", "later", "full"]
+Copy = Callable[[int, int, int, int], None]
+"""(source slot, target slot, first column, end column)"""
+_WORTH = 12  # tokens of context that cost more to run than to copy
+
+
+def _common(rows: npt.NDArray[np.int32], ids: Ids) -> Counts:
+    """The length of the common beginning of each row [n, m] and ids [m]."""
+    differ = rows != ids
+    return np.where(differ.any(axis=1), differ.argmax(axis=1), len(ids)) if len(ids) else np.zeros(len(rows), np.int64)
+
+
+def _no_copy(source: int, target: int, first: int, end: int) -> None:
+    raise RuntimeError("this slot table has no cache")
 
 
 @dataclass(slots=True, eq=False)
@@ -49,19 +66,23 @@ class SlotTable:
         self.running = np.zeros(slots, bool)
         self.requests: list[Request | None] = [None] * slots
         self.evictions = 0
+        self.copy: Copy = _no_copy
+        """Copies cached columns between slots; set by whoever holds the cache."""
         self._sessions: dict[str, int] = {}  # in order of last use
         self._owner: list[str | None] = [None] * slots
 
-    def admit(self, request: Request) -> bool:
-        """Seat a request; False when every slot is running."""
+    def admit(self, request: Request) -> Seating:
+        """Seat a request if a slot can be had, with as much of its context cached as can be found anywhere."""
+        if self._worth_waiting(request):
+            return "later"
         slot = self._seat(request.session)
         if slot is None:
-            return False
+            return "full"
         request.slot = slot
         ids, length, params = request.ids, len(request.ids), request.params
         known = int(min(self.cached[slot], length - 1))  # one token at least must run, for its logits
-        differ = np.flatnonzero(self.tokens[slot, :known] != ids[:known])
-        self.cached[slot] = differ[0] if len(differ) else known
+        self.cached[slot] = _common(self.tokens[slot : slot + 1, :known], ids[:known])[0]
+        self._borrow(slot, ids)
         self.tokens[slot, :length] = ids
         self.total[slot] = self.start[slot] = length
         self.limit[slot] = min(length + params.max_tokens, self.max_context)
@@ -70,7 +91,29 @@ class SlotTable:
         self._set_stops(slot, params.stop_ids)
         self.running[slot] = True
         self.requests[slot] = request
-        return True
+        return "seated"
+
+    def _borrow(self, slot: int, ids: Ids) -> None:
+        """Copy what another slot has cached of the same beginning: the prompt of a group, a system prompt."""
+        known, most = int(self.cached[slot]), len(ids) - 1
+        if most - known < _WORTH:
+            return
+        shared = np.minimum(_common(self.tokens[:, :most], ids[:most]), self.cached)
+        donor = int(shared.argmax())
+        if shared[donor] - known >= _WORTH:
+            self.copy(donor, slot, known, int(shared[donor]))
+            self.cached[slot] = shared[donor]
+
+    def _worth_waiting(self, request: Request) -> bool:
+        """Whether a sequence that joins in the coming step will have much more of this context cached after it."""
+        most = len(request.ids) - 1
+        joining = self.running & (self.total - self.cached > _WORTH)
+        if most < _WORTH or not joining.any():
+            return False
+        common = _common(self.tokens[:, :most], request.ids[:most])
+        now = int(np.minimum(common, self.cached).max())
+        soon = int(np.minimum(common, self.total)[joining].max())
+        return soon - now >= _WORTH
 
     def finish(self, slot: int, reason: FinishReason) -> tuple[Request, Completion]:
         """Take the request off its slot; its session keeps the slot and cache."""
@@ -117,13 +160,11 @@ class SlotTable:
         """The lowest slot that nobody keeps, else that of the idle session that was used longest ago."""
         for slot, owner in enumerate(self._owner):
             if owner is None and not self.running[slot]:
-                self.cached[slot] = 0
                 return slot
         for session, slot in self._sessions.items():
             if not self.running[slot]:
                 del self._sessions[session]
                 self._owner[slot] = None
-                self.cached[slot] = 0
                 self.evictions += 1
                 return slot
         return None

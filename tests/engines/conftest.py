@@ -53,7 +53,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
 }
-OUT_OF_PROCESS = ("qwen3", "mistral")  # a process costs seconds to start; the engine in it is the same
+OUT_OF_PROCESS = ("qwen3",)  # a process costs seconds to start; the engine in it is the same
 
 
 @cache

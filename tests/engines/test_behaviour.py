@@ -246,8 +246,8 @@ def test_nan_logits_are_a_fault_and_do_not_linger(engine: Any, given: Any) -> No
     assert given.gap("qwen3", 0, [3] * 10, asyncio.run(play())) < 1e-5
 
 
-def test_closing_fails_what_is_pending_and_what_comes_later(given: Any, mode: str, tmp_path: Path) -> None:
-    engine = given.new_engine("qwen3", mode, tmp_path)
+def test_closing_fails_what_is_pending_and_what_comes_later(given: Any, tmp_path: Path) -> None:
+    engine = given.new_engine("qwen3", "in-process", tmp_path)
 
     async def play() -> list[Any]:
         pending = [asyncio.create_task(engine.generate([3 + i], SamplingParams(60, seed=i))) for i in range(9)]

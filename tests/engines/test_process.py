@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from agentgym.config import load_config
 from agentgym.engines.process import ProcessEngine
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.errors import EngineFault, ModelError
+from agentgym.errors import ConfigError, EngineFault
 from agentgym.types import SamplingParams
 
 PARAMS = SamplingParams(8)
@@ -75,6 +76,7 @@ def test_a_process_that_dies_fails_its_requests() -> None:
 
 _PARENT = """
 import functools, os, signal, sys
+from agentgym.config import load_config
 from agentgym.engines.process import ProcessEngine
 from agentgym.engines.scripted import ScriptedEngine
 if __name__ == "__main__":
@@ -102,5 +104,25 @@ def _alive(pid: int) -> bool:
 
 
 def test_what_building_the_engine_raised_is_raised_here() -> None:
-    with pytest.raises(ModelError, match="no-such-model"):
-        ProcessEngine.from_pretrained("./no-such-model")
+    with pytest.raises(ConfigError, match="no-such-recipe"):
+        ProcessEngine(functools.partial(load_config, "no-such-recipe"))  # type: ignore[arg-type]
+
+
+def test_closing_fails_what_is_pending_and_what_comes_later() -> None:
+    engine = ProcessEngine(functools.partial(ScriptedEngine, [[1]] * 9, delay=60.0))
+
+    async def play() -> None:
+        pending = [asyncio.create_task(engine.generate([1], PARAMS)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await engine.aclose()
+        assert time.monotonic() - began < 4
+        assert engine.pid is not None
+        assert not _alive(engine.pid)
+        for result in await asyncio.gather(*pending, return_exceptions=True):
+            assert isinstance(result, EngineFault)
+        with pytest.raises(EngineFault, match="closed"):
+            await engine.generate([1], PARAMS)
+        await engine.aclose()
+
+    asyncio.run(play())
