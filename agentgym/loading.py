@@ -1,0 +1,88 @@
+"""Objects named by text: `path.py:name` and `package.module:name`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from agentgym.errors import AgentGymError, ConfigError
+
+
+def is_reference(text: str, *, file_only: bool = False) -> bool:
+    """Whether a text names an object in a file (`path.py:name`) or module (`package.module:name`), not an id."""
+    where, colon, _ = text.rpartition(":")
+    if where.endswith(".py") or text.endswith(".py"):
+        return True
+    return bool(colon) and not file_only and where != "agentgym"
+
+
+def load_object(reference: str, what: str = "object") -> Any:
+    """The object that `path.py:name` or `package.module:name` names.
+
+    A file is run once a process. Raises `ConfigError` naming `what`, the file or the name that is missing.
+    """
+    where, colon, name = reference.rpartition(":")
+    if not colon or not name or not where:
+        raise ConfigError(f"{what} {reference!r}: expected path.py:name")
+    module = _file(where, what) if where.endswith(".py") else _module(where, reference, what)
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        public = [key for key in vars(module) if not key.startswith("_")]
+        close = difflib.get_close_matches(name, public, n=1, cutoff=0.5)
+        nearest = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{what} {reference!r}: there is no {name!r} in {where}{nearest}") from None
+
+
+def load_several(references: str, what: str = "tools") -> list[Any]:
+    """`path.py:a,b` -> two objects; a name without a file, such as `calculator`, stays a name."""
+    found: list[Any] = []
+    where = ""
+    for item in filter(None, (part.strip() for part in references.split(","))):
+        before, colon, name = item.rpartition(":")
+        where = before or where
+        found.append(load_object(f"{where}:{name}", what) if colon or where else item)
+    if not found:
+        raise ConfigError(f"{what} {references!r}: expected path.py:a,b")
+    return found
+
+
+def _module(name: str, reference: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"{what} {reference!r}: {e}") from None
+
+
+def _file(path: str, what: str) -> ModuleType:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"{what} {path!r}: there is no such file")
+    file = file.resolve()
+    name = f"agentgym_file_{hashlib.blake2b(str(file).encode(), digest_size=6).hexdigest()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # a script can import its neighbours; so can this
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{what} {path!r}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as e:
+        del sys.modules[name]
+        if isinstance(e, AgentGymError) or not isinstance(e, Exception):
+            raise
+        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == str(file)]
+        at = f", line {lines[-1]}" if lines else f", line {e.lineno}" if isinstance(e, SyntaxError) else ""
+        raise ConfigError(f"{what} {path!r}{at}: {type(e).__name__}: {e}") from e
+    return module

@@ -1,0 +1,177 @@
+"""Environments by name: a table of strings on Gymnasium's registry, so that the core never imports an env.
+
+Whoever needs an env builds it here, from an id (`agentgym/Store-v0`) or from a file (`path.py:name`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from agentgym.errors import ConfigError
+from agentgym.loading import is_reference, load_object, load_several
+from agentgym.protocols import Env
+
+TOOL_ENV = "agentgym.envs.tool_env:ToolEnv"
+BUILT_IN: dict[str, str] = {
+    "agentgym/Store-v0": "agentgym.envs.store:StoreEnv",
+    "agentgym/GSM8KTool-v0": "agentgym.envs.gsm8k_tool:GSM8KToolEnv",
+}
+_ID = "__agentgym_id__"  # on a registered function: the env it became
+
+
+def register_built_in() -> None:
+    """Put the built-in envs into Gymnasium's registry (once; `import agentgym` does it)."""
+    for env_id, target in BUILT_IN.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, target)
+
+
+def env_ids() -> list[str]:
+    """The ids registered here and by users through `register`."""
+    return sorted(env_id for env_id in gymnasium.registry if env_id in BUILT_IN or env_id in _user_ids)
+
+
+_user_ids: set[str] = set()
+
+
+def register(env_id: str, target: Any = None, /, **kwargs: Any) -> Any:
+    """Register an environment: as a call, or as a decorator of a reward function or an env class.
+
+    `register("Shop-v0", tools=[price], tasks=[...], reward=fn)` needs no class; `register("Shop-v0", ShopEnv)` and
+    `register("Shop-v0", "shop.py:ShopEnv")` name one; `@register("Shop-v0", tools=[price], tasks=[...])` decorates
+    a reward function (or a class, or a function that makes an env, if it has no parameters named task and answer).
+    The other arguments are those of the env's constructor. Raises `ConfigError`.
+    """
+    if ":" in env_id or not env_id:
+        raise ConfigError(f"env id {env_id!r}: ids are like 'Shop-v0' or 'mine/Shop-v0', without ':'")
+    if target is None and "reward" not in kwargs:
+        return lambda decorated: _register(env_id, decorated, kwargs)
+    return _register(env_id, TOOL_ENV if target is None else target, kwargs)
+
+
+def _register(env_id: str, target: Any, kwargs: dict[str, Any]) -> Any:
+    build = target
+    if _is_reward(target):
+        build, kwargs = TOOL_ENV, {**kwargs, "reward": target}
+
+    def entry_point(**more: Any) -> Any:
+        made = load_object(build, "env") if isinstance(build, str) else build
+        return made(**{**kwargs, **more})
+
+    if env_id in _user_ids:
+        gymnasium.registry.pop(env_id, None)  # registered again, as notebooks do
+    try:
+        # kept as a string where it can be, so that the env's spec survives `to_json`
+        plain = isinstance(build, str) and not is_reference(build, file_only=True)
+        point: Any = build if plain else entry_point
+        gymnasium.register(env_id, point, kwargs=_plain(kwargs) if plain else None)
+    except gymnasium.error.Error as e:
+        raise ConfigError(f"env id {env_id!r}: {e}") from None
+    _user_ids.add(env_id)
+    if callable(target):
+        setattr(target, _ID, env_id)
+    return target
+
+
+def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return dict(kwargs)
+
+
+def _is_reward(target: Any) -> bool:
+    """A function of (task, ...) scores; any other callable makes an env."""
+    if inspect.isclass(target) or not callable(target):
+        return False
+    parameters = list(inspect.signature(target).parameters)
+    return bool(parameters) and parameters[0].lstrip("_") == "task"
+
+
+def spec(env_id: str) -> EnvSpec:
+    """The registered spec of an id; raises `ConfigError` with the nearest known id."""
+    register_built_in()
+    name = env_id.removeprefix("agentgym:")
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error:
+        known = env_ids()
+        tails = {known_id.rpartition("/")[2].lower(): known_id for known_id in known}
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        close = close or [tails[t] for t in difflib.get_close_matches(name.lower(), tails, n=1, cutoff=0.5)]
+        nearest = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"unknown env {env_id!r}{nearest} Known: {', '.join(known)}; or give path.py:name") from None
+
+
+def make(env_id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """`gymnasium.make` for an id or `path.py:name`; the async core is `env.unwrapped`. Raises `ConfigError`."""
+    if is_reference(env_id):
+        return cast("gymnasium.Env[Any, Any]", make_env(env_id, args=kwargs))
+    return _build(lambda **given: gymnasium.make(spec(env_id), **given), env_id, kwargs)
+
+
+def make_vec(env_id: str, num_envs: int = 1, vectorization_mode: str = "sync", **kwargs: Any) -> Any:
+    """`gymnasium.make_vec`. Shared memory is never used: it cannot hold texts and would silently cut them."""
+    if vectorization_mode == "async":
+        kwargs["vector_kwargs"] = {**(kwargs.get("vector_kwargs") or {}), "shared_memory": False}
+    found = spec(env_id)
+    return gymnasium.make_vec(found, num_envs=num_envs, vectorization_mode=vectorization_mode, **kwargs)
+
+
+def make_env(
+    env_id: str, *, data: str = "", reward: str = "", tools: str = "", args: Mapping[str, Any] | None = None
+) -> Env:
+    """An env's async core, for rollouts: from an id, from `path.py:name`, or (id empty) from data, reward and tools.
+
+    A file's name may be a `ToolEnv` subclass, an instance (each call gives a fresh copy), a function that makes an
+    env, or a registered reward function. `reward` is `path.py:fn`; `tools` is `path.py:a,b` or built-in names.
+    Raises `ConfigError` naming what is missing.
+    """
+    kwargs: dict[str, Any] = dict(args or {})
+    if data:
+        kwargs["data"] = data
+    if reward:
+        kwargs["reward"] = load_object(reward, "reward")
+    if tools:
+        kwargs["tools"] = load_several(tools, "tools")
+    if not env_id:
+        if "data" not in kwargs and "tasks" not in kwargs:
+            raise ConfigError("no env: give an id, path.py:name, or at least data (a JSONL file) and a reward")
+        env = _build(load_object(TOOL_ENV, "env"), "the env", kwargs)
+    elif is_reference(env_id):
+        env = _from_file(env_id, load_object(env_id, "env"), kwargs)
+    else:
+        env = make(env_id, **kwargs)
+    env = getattr(env, "unwrapped", env)
+    if not hasattr(env, "astep"):
+        raise ConfigError(f"env {env_id!r} is a {type(env).__name__}, which has no areset and astep: subclass ToolEnv")
+    return cast(Env, env)
+
+
+def _from_file(reference: str, found: Any, kwargs: dict[str, Any]) -> Any:
+    if registered := getattr(found, _ID, None):
+        return make(registered, **kwargs)
+    if hasattr(found, "astep") and not inspect.isclass(found):
+        if kwargs:
+            raise ConfigError(
+                f"{reference} is an instance and takes no arguments ({', '.join(kwargs)}): name its class"
+            )
+        return found.fresh()
+    if _is_reward(found):
+        return _build(load_object(TOOL_ENV, "env"), reference, {"reward": found, **kwargs})
+    if not callable(found):
+        raise ConfigError(f"{reference} is a {type(found).__name__}: expected an env class, an env, or a function")
+    return _build(found, reference, kwargs)
+
+
+def _build(build: Callable[..., Any], what: str, kwargs: Mapping[str, Any]) -> Any:
+    try:
+        return build(**kwargs)
+    except TypeError as e:
+        if "unexpected keyword argument" not in str(e):
+            raise
+        reason = str(e).partition(" was raised from the environment creator")[0]
+        raise ConfigError(f"{what}: {reason} (env.args)") from None

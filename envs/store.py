@@ -1,0 +1,223 @@
+"""`agentgym/Store-v0`: hidden prices, busy tools and exact sums; the environment that anyone can watch being learned."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from agentgym.envs.script import call, say
+from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tool_env import ToolEnv
+from agentgym.protocols import Policy
+from agentgym.tools.arguments import BadArguments
+from agentgym.tools.calculator import calculate
+from agentgym.tools.decorator import ToolBusy, tool
+from agentgym.tools.episode import Episode
+from agentgym.types import Message, Task
+
+KINDS = ("calc", "lookup", "two_lookups")
+ITEMS = tuple(
+    "apple banana bread butter candle cheese coffee cup egg fish honey lamp lemon milk pear plum rice salt soap tea".split()
+)
+PRICES = range(2, 100)
+SIZES = {"train": 20_000, "test": 3_000}
+HOLDOUT = 1 / 6
+MISTAKE = "0"
+"""The wrong answer of the demonstrations, always the same, so that it can be their most likely one."""
+
+
+def _may_be_busy(episode: Episode) -> None:
+    if episode.rng.random() < episode.state["busy"]:
+        episode.count("busy")
+        episode.tag("after_busy")
+        raise ToolBusy
+
+
+@tool
+def lookup(item: str, episode: Episode) -> int:
+    """The price of an item of the store. A busy tool should be called again.
+
+    Args:
+        item: the item's name, such as pear
+    """
+    _may_be_busy(episode)
+    price: int | None = episode.state["prices"].get(item)
+    if price is None:
+        raise BadArguments(f"the store has no {item!r}")
+    return price
+
+
+@tool
+def calculator(expression: str, episode: Episode) -> str:
+    """Compute an arithmetic expression of numbers. A busy tool should be called again. Answer with the bare number.
+
+    Args:
+        expression: the expression, such as 37*4+12
+    """
+    _may_be_busy(episode)
+    return str(calculate(expression))
+
+
+class StoreEnv(ToolEnv):
+    """Questions about a store whose prices are hidden.
+
+    ## Description
+    "What is pear*47+12?": the price of a pear is drawn anew for each episode and only the `lookup` tool knows it; the
+    product and sum are large enough to need the `calculator`. Each call is answered "busy" with probability `busy`
+    and must then be made again. Nothing in the question gives the answer away, so guessing pays nothing.
+
+    ## Kinds
+    `calc`: "What is 37*41+12?". `lookup`: one item, "What is pear*47+12?". `two_lookups`: "What is pear*47+plum?".
+
+    ## Tools
+    `lookup(item)` -> price, 2 to 99. `calculator(expression)` -> its exact value. Either may say `busy`.
+
+    ## Starting state
+    20 items, each with a price drawn from the episode's generator. No system message.
+
+    ## Reward
+    `reward`: 1 if the agent's own last message is the exact number and nothing else (spaces aside), else 0.
+    Tag `after_busy`: a call of this episode was answered busy. Metrics: `busy`, `tool_calls`, `tool_errors`.
+
+    ## Episode end
+    Terminated by an answer (or 3 malformed messages in a row), truncated after `max_turns` = 10 messages.
+
+    ## Tasks
+    20,000 generated train tasks and 3,000 test tasks; task i is of kind i % 3. A question is held out by its hash.
+
+    ## Arguments
+    busy: probability that a call is answered "busy".
+    demo_retry: probability that the `demo` expert calls a busy tool again; else it gives the wrong answer "0".
+    demo_two_lookups: share of `two_lookups` among `demo_tasks`; the others are split evenly.
+    demo_mistakes: probability that the `demo` expert answers "0" straight away, without any tool.
+    demo_skips: probability, at each later step, that it gives up in the same way.
+
+    ## Versions
+    v0: first.
+    """
+
+    tools = (lookup, calculator)
+    max_turns = 10
+
+    def __init__(
+        self,
+        *args: Any,
+        busy: float = 0.15,
+        demo_retry: float = 0.10,
+        demo_two_lookups: float = 0.08,
+        demo_mistakes: float = 0.5,
+        demo_skips: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.busy = busy
+        self.demo_retry = demo_retry
+        self.demo_two_lookups = demo_two_lookups
+        self.demo_mistakes = demo_mistakes
+        self.demo_skips = demo_skips
+
+    def make_tasks(self, split: str) -> TaskSet:
+        return generate(split)
+
+    def setup(self, episode: Episode) -> None:
+        prices = episode.rng.integers(PRICES.start, PRICES.stop, size=len(ITEMS)).tolist()
+        episode.state = {"prices": dict(zip(ITEMS, prices, strict=True)), "busy": self.busy}
+        episode.metrics["busy"] = 0
+
+    def reward(self, task: Task, answer: str, episode: Episode) -> float:
+        return float(answer.strip() == str(solve(task, episode.state["prices"])))
+
+    def expert(self, task: Task, seed: int, style: str = "gold") -> Policy:
+        """`gold` looks everything up, retries and is right; `demo` is the imperfect play of warm starts."""
+        return Shopper(task, None if style == "gold" else self, random.Random(seed))
+
+    def demo_tasks(self, n: int, seed: int = 0) -> list[Task]:
+        """`n` train tasks to demonstrate, `two_lookups` among them with their share."""
+        rng = random.Random(seed)
+        tasks = self.tasks("train")
+        chosen = []
+        for _ in range(n):
+            kind = 2 if rng.random() < self.demo_two_lookups else rng.randrange(2)
+            chosen.append(tasks[rng.randrange(len(tasks) // len(KINDS)) * len(KINDS) + kind])
+        return chosen
+
+
+class Shopper:
+    """Plays the store by what it reads: looks the items up, puts the prices in, calculates, answers.
+
+    With `habits` (an env's demo_* numbers) it makes the mistakes that they ask for.
+    """
+
+    def __init__(self, task: Task, habits: StoreEnv | None, rng: random.Random):
+        self._terms: tuple[str, ...] = task.metadata["terms"]
+        self._habits = habits
+        self._rng = rng
+
+    def __call__(self, conversation: Sequence[Message]) -> Message:
+        seen: dict[str, str] = {}
+        asked, spoken, busy, result = "", 0, False, None
+        for message in conversation:
+            if message.role == "assistant":
+                spoken += 1
+                made = message.tool_calls[0]
+                asked = str(made.arguments.get("item", ""))
+            elif message.role == "tool":
+                busy = message.text == "busy"
+                if not busy and asked:
+                    seen[asked] = message.text
+                elif not busy:
+                    result = message.text
+        if self._gives_up(spoken, busy):
+            return say(MISTAKE)
+        if result is not None:
+            return say(result)
+        for term in self._terms:
+            if term in ITEMS and term not in seen:
+                return call("lookup", f"call_{spoken}", item=term)
+        expression = "".join(seen.get(term, term) for term in self._terms)
+        return call("calculator", f"call_{spoken}", expression=expression)
+
+    def _gives_up(self, spoken: int, busy: bool) -> bool:
+        habits = self._habits
+        if habits is None:
+            return False
+        if busy:
+            return self._rng.random() >= habits.demo_retry
+        return self._rng.random() < (habits.demo_skips if spoken else habits.demo_mistakes)
+
+
+def solve(task: Task, prices: dict[str, int]) -> int:
+    """The exact answer, given an episode's prices. The terms read `a * b + c`."""
+    a, _, b, _, c = task.metadata["terms"]
+    return _worth(a, prices) * _worth(b, prices) + _worth(c, prices)
+
+
+def _worth(term: str, prices: dict[str, int]) -> int:
+    return prices[term] if term in prices else int(term)
+
+
+@lru_cache(maxsize=len(SIZES))
+def generate(split: str) -> TaskSet:
+    """The tasks of a split, always the same ones: kind i % 3, no question twice, each split by the question's hash."""
+    kinds = [_questions(kind, split) for kind in KINDS]
+    return TaskSet(_task(split, i, KINDS[i % 3], next(kinds[i % 3])) for i in range(SIZES[split]))
+
+
+def _task(split: str, index: int, kind: str, terms: tuple[str, ...]) -> Task:
+    return Task(f"{split}-{index}", f"What is {''.join(terms)}?", None, kind, {"terms": terms})
+
+
+def _questions(kind: str, split: str) -> Iterator[tuple[str, ...]]:
+    rng = random.Random(f"Store-v0 {kind}")
+    seen: set[str] = set()
+    while True:
+        first, second = rng.sample(ITEMS, 2)
+        a = first if kind != "calc" else str(rng.choice(PRICES))
+        c = second if kind == "two_lookups" else str(rng.randrange(2, 100))
+        terms = (a, "*", str(rng.randrange(11, 100)), "+", c)
+        text = "".join(terms)
+        if text not in seen and held_out(text, HOLDOUT) == (split == "test"):
+            seen.add(text)
+            yield terms

@@ -1,0 +1,166 @@
+"""Tasks: from JSONL files and Python values, and their split into those to train on and those held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, overload
+
+from agentgym.errors import DataError
+from agentgym.types import Message, Task
+
+Row = Mapping[str, Any]
+SPLITS = ("train", "test")
+
+
+class TaskSet(Sequence[Task]):
+    """Tasks in order, also by id. Raises `DataError` where two share an id."""
+
+    def __init__(self, tasks: Iterable[Task]):
+        self._tasks = tuple(tasks)
+        self._by_id = {task.id: task for task in self._tasks}
+        if len(self._by_id) < len(self._tasks):
+            seen: set[str] = set()
+            twice = next(task.id for task in self._tasks if task.id in seen or seen.add(task.id))  # type: ignore[func-returns-value]
+            raise DataError(f"two tasks have the id {twice!r}; ids must differ")
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        return self._tasks[index]
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks)
+
+    def by_id(self, task_id: str) -> Task:
+        try:
+            return self._by_id[task_id]
+        except KeyError:
+            raise DataError(f"no task has the id {task_id!r} (there are {len(self)} tasks)") from None
+
+
+def question(task: Task) -> str:
+    """The text that a task is held out by."""
+    if isinstance(task.prompt, str):
+        return task.prompt
+    return "\n".join(message.text for message in task.prompt if message.role == "user")
+
+
+def held_out(text: str, share: float) -> bool:
+    """Whether a question belongs to the test split: by its hash alone, so that no edit of the set moves it."""
+    digest = hashlib.blake2b(text.encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big") < share * (1 << 48)
+
+
+def split_tasks(tasks: Iterable[Task], split: str, share: float) -> TaskSet:
+    """The tasks of one split. A row's own `split` (in its metadata) wins over the hash.
+
+    With share 0, and where one of the splits would be empty, both hold all tasks.
+    """
+    tasks = tuple(tasks)
+    if share <= 0:
+        return TaskSet(tasks)
+    test = [_is_test(task, share) for task in tasks]
+    if all(test) or not any(test):
+        return TaskSet(tasks)
+    return TaskSet(task for task, is_test in zip(tasks, test, strict=True) if is_test == (split == "test"))
+
+
+def _is_test(task: Task, share: float) -> bool:
+    own = task.metadata.get("split")
+    return bool(own == "test") if own in SPLITS else held_out(question(task), share)
+
+
+def task_from_row(row: Row, default_id: str = "") -> Task:
+    """A dict -> `Task`; raises `ValueError` naming the field that is wrong.
+
+    Fields: `question`, `prompt` or `messages` (OpenAI chat shape); `answer`; optional `id`, `kind`, `demo` (a gold
+    conversation in the same shape). Everything else is kept as metadata.
+    """
+    prompt: str | tuple[Message, ...]
+    if "messages" in row:
+        prompt = _messages(row["messages"], "messages")
+    elif (text := row.get("question", row.get("prompt"))) is not None:
+        prompt = text if isinstance(text, str) else _messages(text, "prompt")
+    else:
+        raise ValueError("no 'question', 'prompt' or 'messages'")
+    if "answer" not in row:
+        raise ValueError("no 'answer'")
+    demo = _messages(row["demo"], "demo") if row.get("demo") else None
+    known = {"messages", "question", "prompt", "answer", "id", "kind", "demo"}
+    metadata = {key: value for key, value in row.items() if key not in known}
+    task_id = str(row["id"]) if row.get("id") is not None else default_id
+    return Task(task_id, prompt, row["answer"], str(row.get("kind") or ""), metadata, demo)
+
+
+def _messages(value: Any, name: str) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name!r}: expected text or a list of messages")
+    messages = []
+    for i, row in enumerate(value):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{name}[{i}]: expected an object")
+        try:
+            messages.append(Message.from_openai(row))
+        except (ValueError, KeyError) as e:
+            raise ValueError(f"{name}[{i}]: {e}") from None
+    return tuple(messages)
+
+
+def as_tasks(given: Iterable[Any], name: str = "tasks") -> tuple[Task, ...]:
+    """Tasks, dicts as in a JSONL file, or (question, answer) pairs -> tasks; raises `DataError` naming the item."""
+    tasks = []
+    for i, item in enumerate(given):
+        if isinstance(item, Task):
+            tasks.append(item)
+            continue
+        row = {"question": item[0], "answer": item[1]} if isinstance(item, tuple) and len(item) == 2 else item
+        if not isinstance(row, Mapping):
+            raise DataError(f"{name}[{i}]: expected a Task, a dict or a (question, answer) pair, got {item!r}")
+        try:
+            tasks.append(task_from_row(row, str(i)))
+        except ValueError as e:
+            raise DataError(f"{name}[{i}]: {e}") from None
+    return tuple(tasks)
+
+
+def load_tasks(path: str, read: Callable[[Row, str], Task] = task_from_row) -> tuple[Task, ...]:
+    """The tasks of a JSONL file, one object a line; raises `DataError` naming file and line.
+
+    `read(row, default_id)` makes the task and raises `ValueError` for a row it cannot use. Files are read once.
+    """
+    file = Path(path)
+    try:
+        stat = file.stat()
+        return _load(str(file.resolve()), stat.st_mtime_ns, stat.st_size, path, read)
+    except OSError as e:
+        raise DataError(f"{path}: cannot read the tasks: {e.strerror}") from None
+
+
+@lru_cache(maxsize=16)
+def _load(file: str, mtime: int, size: int, shown: str, read: Callable[[Row, str], Task]) -> tuple[Task, ...]:
+    tasks = []
+    with open(file, "rb") as lines:
+        for number, raw in enumerate(lines, 1):
+            if not raw.strip():
+                continue
+            try:
+                row = json.loads(raw)
+                if not isinstance(row, dict):
+                    raise ValueError(f"expected a JSON object, got {type(row).__name__}")
+                tasks.append(read(row, str(number - 1)))
+            except (json.JSONDecodeError, UnicodeDecodeError) as e:
+                raise DataError(f"{shown}:{number}: not valid JSON: {e}") from None
+            except ValueError as e:
+                raise DataError(f"{shown}:{number}: {e}") from None
+    if not tasks:
+        raise DataError(f"{shown}: no tasks in it")
+    return tuple(tasks)

@@ -1,0 +1,122 @@
+"""A set of tools by name, and the running of one turn's calls."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import groupby
+from typing import Any
+
+from agentgym.errors import AgentGymError, ToolError
+from agentgym.protocols import Tool
+from agentgym.tools.arguments import BadArguments
+from agentgym.tools.decorator import FunctionTool, StopEpisode, ToolBusy
+from agentgym.tools.driving import checkpoint
+from agentgym.tools.episode import ToolResult
+from agentgym.types import ToolCall
+
+_BUILT_IN = {"calculator": "agentgym.tools.calculator:calculator"}
+
+
+class ToolSet:
+    """Tools by name. Takes tools, typed functions and names of built-in tools; refuses two of one name."""
+
+    def __init__(self, tools: Iterable[Any] = ()):
+        self._tools: dict[str, Tool] = {}
+        for given in tools:
+            resolved = resolve_tool(given)
+            if resolved.name in self._tools:
+                raise ToolError(f"two tools are called {resolved.name!r}; give one another name: @tool(name=...)")
+            self._tools[resolved.name] = resolved
+        self.schemas: tuple[Mapping[str, Any], ...] = tuple(tool.schema for tool in self._tools.values())
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools.values())
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tools
+
+    def __getitem__(self, name: str) -> Tool:
+        return self._tools[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._tools)
+
+    async def run(self, calls: Sequence[ToolCall], episode: Any = None) -> list[ToolResult]:
+        """Answer the calls of one turn, in call order, each under its own id.
+
+        In order, one after the other; neighbouring calls of `parallel` tools at once. After a call that ends the
+        episode the rest are not run. Raises only faults of the machinery and user errors.
+        """
+        if len(calls) == 1:
+            return [await self.run_one(calls[0], episode)]
+        results: list[ToolResult] = []
+        for together, batch in groupby(calls, key=self._is_parallel):
+            if together and len(chunk := list(batch)) > 1:
+                await checkpoint()
+                results += await asyncio.gather(*(self.run_one(call, episode, threaded=True) for call in chunk))
+                continue
+            for call in chunk if together else batch:
+                results.append(await self.run_one(call, episode))
+                if results[-1].stop:
+                    break
+            if results[-1].stop:
+                break
+        late = calls[len(results) :]
+        return results + [ToolResult(call, "error: not run: the episode has ended", True) for call in late]
+
+    async def run_one(self, call: ToolCall, episode: Any = None, *, threaded: bool = False) -> ToolResult:
+        """Answer one call. What the model did wrong and what the tool raised become text."""
+        if call.error is not None:
+            return ToolResult(call, f"error: {call.error}", True)
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return ToolResult(call, f"error: {self._unknown(call.name)}", True)
+        try:
+            if threaded and isinstance(tool, FunctionTool):
+                text = await tool.call(call.arguments, episode, threaded=True)
+            else:
+                text = await tool.call(call.arguments, episode)
+        except AgentGymError:
+            raise
+        except StopEpisode as stop:
+            return ToolResult(call, str(stop), False, True)
+        except ToolBusy as busy:
+            return ToolResult(call, str(busy), True)
+        except (BadArguments, TimeoutError) as e:
+            return ToolResult(call, f"error: {e}", True)
+        except Exception as e:
+            return ToolResult(call, f"error: {type(e).__name__}: {e}", True)
+        return ToolResult(call, text, False, getattr(tool, "stops", False))
+
+    def _is_parallel(self, call: ToolCall) -> bool:
+        return bool(getattr(self._tools.get(call.name), "parallel", False))
+
+    def _unknown(self, name: str) -> str:
+        if not self._tools:
+            return f"unknown tool {name!r}: there are no tools here"
+        return f"unknown tool {name!r}; the tools are: {', '.join(self._tools)}"
+
+
+def resolve_tool(given: Any) -> Tool:
+    """A tool as it is, a typed function made into one, or a built-in one by name; raises `ToolError`."""
+    if isinstance(given, str):
+        target = _BUILT_IN.get(given)
+        if target is None:
+            close = difflib.get_close_matches(given, _BUILT_IN, n=1)
+            nearest = f"; did you mean {close[0]!r}?" if close else ""
+            raise ToolError(f"no built-in tool {given!r}{nearest} (built in: {', '.join(_BUILT_IN)})")
+        module, _, name = target.partition(":")
+        built_in: Tool = getattr(import_module(module), name)
+        return built_in
+    if isinstance(given, Tool):
+        return given
+    if callable(given) and hasattr(given, "__name__"):
+        return FunctionTool(given)
+    raise ToolError(f"{given!r} is no tool: expected a @tool function, a typed function or a built-in tool's name")
