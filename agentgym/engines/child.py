@@ -24,7 +24,6 @@ from agentgym.engines.messages import (
     Release,
     Started,
     Update,
-    view,
 )
 from agentgym.errors import AgentGymError
 from agentgym.protocols import Engine
@@ -122,6 +121,8 @@ class _Server:
         if mapped is None:
             await self._engine.update_weights(update)
             return
+        from agentgym.engines.segment import view
+
         memory = SharedMemory(name=mapped.name)
         try:
             tensors = {name: view(memory, *place) for name, place in mapped.layout.items()}

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.shared_memory import SharedMemory
 from typing import Any, Protocol
-
-import torch
 
 from agentgym.types import Completion, Ids, SamplingParams, WeightUpdate
 
@@ -47,7 +44,8 @@ class Mapped:
     """What is sent of a `Segment`."""
 
     name: str
-    layout: Mapping[str, tuple[int, tuple[int, ...], torch.dtype]]
+    layout: Mapping[str, Any]
+    """As `segment.Layout`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,36 +87,3 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Counters:
     stats: Mapping[str, float]
-
-
-def view(memory: SharedMemory, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """The tensor that lies at `offset` of a segment."""
-    count = torch.Size(shape).numel()
-    if count == 0:
-        return torch.empty(shape, dtype=dtype)
-    buffer: Any = memory.buf
-    return torch.frombuffer(buffer, dtype=dtype, count=count, offset=offset).view(shape)
-
-
-class Segment:
-    """Named tensors in one piece of shared memory, for an update that holds them in a plain dict.
-
-    The sender makes it and unlinks it when the update was answered; the receiver maps it for as long as it copies.
-    """
-
-    def __init__(self, tensors: Mapping[str, torch.Tensor]):
-        self.layout: dict[str, tuple[int, tuple[int, ...], torch.dtype]] = {}
-        size = 0
-        for name, tensor in tensors.items():
-            self.layout[name] = (size, tuple(tensor.shape), tensor.dtype)
-            size += -(-tensor.numel() * tensor.element_size() // 64) * 64
-        self.memory = SharedMemory(create=True, size=max(size, 64))
-        for name, tensor in tensors.items():
-            view(self.memory, *self.layout[name]).copy_(tensor.detach())
-
-    def unlink(self) -> None:
-        self.memory.close()
-        self.memory.unlink()
-
-    def mapped(self) -> Mapped:
-        return Mapped(self.memory.name, self.layout)

@@ -29,7 +29,6 @@ from agentgym.engines.messages import (
     Generate,
     Refused,
     Release,
-    Segment,
     Started,
     Update,
 )
@@ -94,9 +93,11 @@ class ProcessEngine:
 
     async def update_weights(self, update: WeightUpdate) -> None:
         """Tensors in a plain dict are copied into shared memory; any other mapping is pickled as it is."""
-        segment = Segment(update.tensors) if isinstance(update.tensors, dict) else None
-        mapped = None
-        if segment is not None:
+        segment = mapped = None
+        if isinstance(update.tensors, dict):
+            from agentgym.engines.segment import Segment  # torch is not needed before
+
+            segment = Segment(update.tensors)
             update, mapped = WeightUpdate(update.version, update.kind), segment.mapped()
         try:
             self._version = await self._ask(Update(next(self._ids), update, mapped))

@@ -11,8 +11,6 @@ import torch
 from agentgym.engines.local import LocalEngine
 from agentgym.types import WeightUpdate
 
-DENSE = ["qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3_text"]
-
 
 def play(given: Any, model: Any, family: str, episodes: int = 24) -> tuple[LocalEngine, list[Any]]:
     engine = LocalEngine(model, slots=given.SLOTS, max_context=given.CONTEXT)
@@ -24,8 +22,8 @@ def play(given: Any, model: Any, family: str, episodes: int = 24) -> tuple[Local
     return engine, [turn for episode in played for turn in episode.played]
 
 
-@pytest.mark.parametrize("name", DENSE)
-def test_the_families_are_replayed_and_exact(given: Any, name: str) -> None:
+@pytest.mark.parametrize("name", ["qwen3", "gemma2"])
+def test_steps_are_replayed_and_exact(given: Any, name: str) -> None:
     engine, turns = play(given, given.build_model(name), name)
     recordings = engine._runner.recordings
     assert recordings.refused is None
