@@ -45,7 +45,7 @@ _LAZY = {
     "train": "agentgym.trainers.api",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "__version__",
     "env_ids",
     "make",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -60,17 +61,16 @@ def _register(env_id: str, target: Any, kwargs: dict[str, Any]) -> Any:
     if _is_reward(target):
         build, kwargs = TOOL_ENV, {**kwargs, "reward": target}
 
-    def entry_point(**more: Any) -> Any:
+    def construct(**more: Any) -> Any:
         made = load_object(build, "env") if isinstance(build, str) else build
         return made(**{**kwargs, **more})
 
+    # an env that text alone describes stays text, so that its spec survives `to_json`
+    as_text = isinstance(build, str) and not is_reference(build, file_only=True) and _is_json(kwargs)
     if env_id in _user_ids:
         gymnasium.registry.pop(env_id, None)  # registered again, as notebooks do
     try:
-        # kept as a string where it can be, so that the env's spec survives `to_json`
-        plain = isinstance(build, str) and not is_reference(build, file_only=True)
-        point: Any = build if plain else entry_point
-        gymnasium.register(env_id, point, kwargs=_plain(kwargs) if plain else None)
+        gymnasium.register(env_id, build if as_text else construct, kwargs=dict(kwargs) if as_text else None)
     except gymnasium.error.Error as e:
         raise ConfigError(f"env id {env_id!r}: {e}") from None
     _user_ids.add(env_id)
@@ -79,8 +79,11 @@ def _register(env_id: str, target: Any, kwargs: dict[str, Any]) -> Any:
     return target
 
 
-def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return dict(kwargs)
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.dumps(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_reward(target: Any) -> bool:
@@ -103,14 +106,18 @@ def spec(env_id: str) -> EnvSpec:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         close = close or [tails[t] for t in difflib.get_close_matches(name.lower(), tails, n=1, cutoff=0.5)]
         nearest = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"unknown env {env_id!r}{nearest} Known: {', '.join(known)}; or give path.py:name") from None
+        raise ConfigError(
+            f"unknown env {env_id!r}{nearest} (known: {', '.join(known)}; or give path.py:name)"
+        ) from None
 
 
 def make(env_id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """`gymnasium.make` for an id or `path.py:name`; the async core is `env.unwrapped`. Raises `ConfigError`."""
     if is_reference(env_id):
         return cast("gymnasium.Env[Any, Any]", make_env(env_id, args=kwargs))
-    return _build(lambda **given: gymnasium.make(spec(env_id), **given), env_id, kwargs)
+    found = spec(env_id)
+    made: gymnasium.Env[Any, Any] = _build(lambda **given: gymnasium.make(found, **given), env_id, kwargs)
+    return made
 
 
 def make_vec(env_id: str, num_envs: int = 1, vectorization_mode: str = "sync", **kwargs: Any) -> Any:

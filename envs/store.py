@@ -1,7 +1,8 @@
-"""`agentgym/Store-v0`: hidden prices, busy tools and exact sums; the environment that anyone can watch being learned."""
+"""`agentgym/Store-v0`: hidden prices, busy tools and exact sums; the environment that a laptop can learn."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -18,8 +19,9 @@ from agentgym.tools.episode import Episode
 from agentgym.types import Message, Task
 
 KINDS = ("calc", "lookup", "two_lookups")
-ITEMS = tuple(
-    "apple banana bread butter candle cheese coffee cup egg fish honey lamp lemon milk pear plum rice salt soap tea".split()
+ITEMS = (
+    *("apple", "banana", "bread", "butter", "candle", "cheese", "coffee", "cup", "egg", "fish"),
+    *("honey", "lamp", "lemon", "milk", "pear", "plum", "rice", "salt", "soap", "tea"),
 )
 PRICES = range(2, 100)
 SIZES = {"train": 20_000, "test": 3_000}
@@ -210,13 +212,14 @@ def _task(split: str, index: int, kind: str, terms: tuple[str, ...]) -> Task:
 
 
 def _questions(kind: str, split: str) -> Iterator[tuple[str, ...]]:
-    rng = random.Random(f"Store-v0 {kind}")
+    draw = random.Random(f"Store-v0 {kind}").random  # scaled by hand: three times as fast as randrange
     seen: set[str] = set()
-    while True:
-        first, second = rng.sample(ITEMS, 2)
-        a = first if kind != "calc" else str(rng.choice(PRICES))
-        c = second if kind == "two_lookups" else str(rng.randrange(2, 100))
-        terms = (a, "*", str(rng.randrange(11, 100)), "+", c)
+    for _ in itertools.count():
+        first = int(draw() * len(ITEMS))
+        second = (first + 1 + int(draw() * (len(ITEMS) - 1))) % len(ITEMS)
+        a = ITEMS[first] if kind != "calc" else str(2 + int(draw() * 98))
+        c = ITEMS[second] if kind == "two_lookups" else str(2 + int(draw() * 98))
+        terms = (a, "*", str(11 + int(draw() * 89)), "+", c)
         text = "".join(terms)
         if text not in seen and held_out(text, HOLDOUT) == (split == "test"):
             seen.add(text)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
-from agentgym.errors import DataError
+from agentgym.errors import ConfigError, DataError
 from agentgym.types import Message, Task
 
 Row = Mapping[str, Any]
@@ -132,23 +132,43 @@ def as_tasks(given: Iterable[Any], name: str = "tasks") -> tuple[Task, ...]:
     return tuple(tasks)
 
 
-def load_tasks(path: str, read: Callable[[Row, str], Task] = task_from_row) -> tuple[Task, ...]:
+def given_tasks(given: Any, split: str, share: float) -> TaskSet:
+    """One split of what a user gave: a dict of splits, a function of the split, or items to be split by hash."""
+    if isinstance(given, Mapping):
+        if split not in given:
+            raise ConfigError(f"tasks: there is no split {split!r} (there are: {', '.join(given)})")
+        return TaskSet(as_tasks(given[split]))
+    if callable(given):
+        return TaskSet(as_tasks(given(split)))
+    return split_tasks(as_tasks(given), split, share)
+
+
+def load_tasks(path: str, read: Callable[[Row, str], Task] = task_from_row) -> TaskSet:
     """The tasks of a JSONL file, one object a line; raises `DataError` naming file and line.
 
-    `read(row, default_id)` makes the task and raises `ValueError` for a row it cannot use. Files are read once.
+    `read(row, default_id)` makes the task and raises `ValueError` for a row it cannot use.
     """
-    file = Path(path)
+    return load_split(path, read, "train", 0.0)
+
+
+def load_split(path: str, read: Callable[[Row, str], Task], split: str, share: float) -> TaskSet:
+    """One split of a JSONL file, as `split_tasks`. A file is read once as long as it does not change."""
     try:
-        stat = file.stat()
-        return _load(str(file.resolve()), stat.st_mtime_ns, stat.st_size, path, read)
+        stat = Path(path).stat()
+        return _load_split(path, read, split, share, (str(Path(path).resolve()), stat.st_mtime_ns, stat.st_size))
     except OSError as e:
         raise DataError(f"{path}: cannot read the tasks: {e.strerror}") from None
 
 
 @lru_cache(maxsize=16)
-def _load(file: str, mtime: int, size: int, shown: str, read: Callable[[Row, str], Task]) -> tuple[Task, ...]:
+def _load_split(path: str, read: Callable[[Row, str], Task], split: str, share: float, version: Any) -> TaskSet:
+    return split_tasks(_read_file(path, read, version), split, share)
+
+
+@lru_cache(maxsize=8)
+def _read_file(path: str, read: Callable[[Row, str], Task], version: Any) -> tuple[Task, ...]:
     tasks = []
-    with open(file, "rb") as lines:
+    with open(path, "rb") as lines:
         for number, raw in enumerate(lines, 1):
             if not raw.strip():
                 continue
@@ -158,9 +178,9 @@ def _load(file: str, mtime: int, size: int, shown: str, read: Callable[[Row, str
                     raise ValueError(f"expected a JSON object, got {type(row).__name__}")
                 tasks.append(read(row, str(number - 1)))
             except (json.JSONDecodeError, UnicodeDecodeError) as e:
-                raise DataError(f"{shown}:{number}: not valid JSON: {e}") from None
+                raise DataError(f"{path}:{number}: not valid JSON: {e}") from None
             except ValueError as e:
-                raise DataError(f"{shown}:{number}: {e}") from None
+                raise DataError(f"{path}:{number}: {e}") from None
     if not tasks:
-        raise DataError(f"{shown}: no tasks in it")
+        raise DataError(f"{path}: no tasks in it")
     return tuple(tasks)

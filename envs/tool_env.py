@@ -1,34 +1,34 @@
-"""`ToolEnv`: a multi-turn environment of tools, tasks and a reward; an async core with Gymnasium's face.
+"""`ToolEnv`: a multi-turn environment of tools, tasks and a reward.
 
-`areset` and `astep` are the core: messages in, messages out. `reset` and `step` are a `gymnasium.Env` over them that
-takes the model's raw text. Subclass it, or give tasks, tools and a reward to the constructor.
+`areset` and `astep` are its core: messages in, messages out. Gymnasium's `reset` and `step` are a face over them.
+Subclass it, or give tasks, tools and a reward to the constructor.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import Any, Self
 
-import gymnasium
-
+from agentgym.envs.face import TextEnv
 from agentgym.envs.rubric import Rubric
 from agentgym.envs.script import replay
-from agentgym.envs.spaces import Unicode
-from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, load_tasks, split_tasks, task_from_row
+from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split, task_from_row
 from agentgym.errors import ConfigError, DataError, EnvFault, boundary
 from agentgym.protocols import Policy, Start, Step
-from agentgym.tools.driving import checkpoint, drive, drive_on_loop
+from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import Episode, ToolResult
 from agentgym.tools.toolset import ToolSet
 from agentgym.types import Message, Outcome, StopReason, Task, ToolCall
 
-_LIMITS = ("max_turns", "max_tool_calls", "max_parse_errors")
+_LIMITS = ("max_turns", "max_tool_calls", "max_parse_errors", "timeout")
+_OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format")
 
 
-class ToolEnv(gymnasium.Env[str, str]):
+class ToolEnv(TextEnv):
     """An agent talks, calls tools and at last answers; a reward scores its own last message.
 
     ## Action
@@ -43,7 +43,7 @@ class ToolEnv(gymnasium.Env[str, str]):
     ## Reward
     `reward(task, answer, episode)` at the end: a number, or a dict of named ones that are weighted by `weights` (1
     where it says nothing; 0 makes a metric). `answer` is the agent's own last message, empty if that called a tool.
-    The outcome is correct from a total of `success` on. A reward that raises makes the episode unscored: `EpisodeFault`.
+    The outcome is correct from a total of `success` on. A reward that raises makes the episode unscored, a fault.
 
     ## Episode end
     Terminated: an answer; a tool that stops the episode; `max_parse_errors` malformed messages in a row. Truncated:
@@ -51,16 +51,16 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     ## Arguments
     tasks: `Task`s, dicts or (question, answer) pairs; a function of the split; or a dict of splits. data: a JSONL
-    file in their place. holdout: share of the questions, by hash, that are the split "test"; 0: both splits are all.
+    file in their place. tools, reward, weights and any of the attributes below: in place of the class's own.
 
     ## Hooks for subclasses
-    `make_tasks(split)`, `read_row(row, id)`, `setup(episode)`, `tools`, `reward(...)`, `expert(...)`, `system`.
+    `make_tasks(split)`, `read_row(row, id)`, `setup(episode)`, `reward(...)`, `expert(...)`, `tools`, `system`.
     """
-
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
 
     tools: Sequence[Any] = ()
     """`@tool` functions, typed functions and names of built-in tools."""
+    weights: Mapping[str, float] = {}
+    """Weights of the reward's components by name."""
     system: str = ""
     """System message of each episode; empty: none."""
     max_turns: int = 16
@@ -68,13 +68,13 @@ class ToolEnv(gymnasium.Env[str, str]):
     max_tool_calls: int = 0
     """Tool calls of an episode; 0: no limit."""
     max_parse_errors: int = 3
-    """Malformed messages in a row that end an episode."""
+    """Malformed messages in a row that end an episode; 0: no limit."""
     timeout: float = 0.0
     """Seconds of an episode; 0: no limit."""
     success: float = 1.0
     """Total reward from which on the outcome is correct."""
     holdout: float = 0.125
-    tool_format: str = "hermes"
+    """Share of the questions, by their hash, that are the split "test"; 0: both splits are everything."""
 
     def __init__(
         self,
@@ -87,38 +87,37 @@ class ToolEnv(gymnasium.Env[str, str]):
         render_mode: str | None = None,
         **options: Any,
     ):
+        super().__init__(render_mode)
         self._set_options(options)
-        self.render_mode = render_mode
-        self.action_space = Unicode()
-        self.observation_space = Unicode()
         self.toolset = ToolSet(self.tools if tools is None else tools)
-        self.rubric = Rubric.of(self.reward if reward is None else reward, weights)
+        self._scoring = (reward, weights)
+        self.rubric = self._make_rubric()
         self.timing: dict[str, float] = {}
         """Seconds of the last episode by part: setup, tools, reward."""
         self._given = tasks
         self._data = data
         self._splits: dict[str, TaskSet] = {}
-        self._episode: Episode | None = None
-        self._done = True
+        self._ended = True
         self._paid: dict[str, float] = {}
         self._deadline = 0.0
         own = type(self)
-        self._on_loop = own.areset is not ToolEnv.areset or own.astep is not ToolEnv.astep
-        if self._given is None and not data and own.make_tasks is ToolEnv.make_tasks:
-            raise ConfigError(f"{own.__name__}: give it tasks=..., or data= a JSONL file")
+        if tasks is None and not data and own.make_tasks is ToolEnv.make_tasks:
+            raise ConfigError(f"{own.__name__} has no tasks: give tasks=[...], or data= a JSONL file")
 
     def _set_options(self, options: Mapping[str, Any]) -> None:
-        known = (*_LIMITS, "system", "timeout", "success", "holdout", "tool_format")
         for name, value in options.items():
-            if name not in known:
+            if name not in _OPTIONS:
                 raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
-            if value is not None:
-                setattr(self, name, value)
+            setattr(self, name, value)
         for name in _LIMITS:
             if (limit := getattr(self, name)) < 0:
                 raise ConfigError(f"{type(self).__name__}: {name} must not be negative, got {limit}")
 
-    # -- hooks ---------------------------------------------------------------------------------------------------
+    def _make_rubric(self) -> Rubric:
+        reward, weights = self._scoring
+        return Rubric.of(self.reward if reward is None else reward, self.weights if weights is None else weights)
+
+    # -- hooks -----------------------------------------------------------------------------------------------------
 
     def make_tasks(self, split: str) -> Iterable[Task]:
         """The tasks of one split, where neither tasks= nor data= is given."""
@@ -133,8 +132,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Prepare an episode's `state` (may be async)."""
 
     def reward(self, task: Task, answer: str, episode: Episode) -> Any:
-        """Score an episode at its end; 1 when the answer is the task's, spaces aside."""
-        return float(answer.strip() == str(task.answer))
+        """Score an episode at its end (may be async); by default 1 for exactly the task's answer, spaces aside."""
+        return float(answer.strip() == str(task.answer).strip())
 
     def expert(self, task: Task, seed: int, style: str = "gold") -> Policy | None:
         """A scripted player; by default it replays the task's `demo`."""
@@ -152,32 +151,36 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     def _make_split(self, split: str) -> TaskSet:
         if self._data:
-            return split_tasks(load_tasks(self._data, self.read_row), split, self.holdout)
-        given = self._given
-        if given is None:
-            made = self.make_tasks(split)
-            return made if isinstance(made, TaskSet) else TaskSet(made)
-        if isinstance(given, Mapping):
-            return TaskSet(as_tasks(given.get(split) or next(iter(given.values()))))
-        if callable(given):
-            return TaskSet(as_tasks(given(split)))
-        return split_tasks(as_tasks(given), split, self.holdout)
+            return load_split(self._data, self.read_row, split, self.holdout)
+        if self._given is not None:
+            return given_tasks(self._given, split, self.holdout)
+        made = self.make_tasks(split)
+        return made if isinstance(made, TaskSet) else TaskSet(made)
+
+    def fresh(self) -> Self:
+        """Another env of the same tasks, tools and reward, with an episode and a generator of its own."""
+        other = copy.copy(self)
+        other._np_random, other._np_random_seed = None, None
+        other.episode, other._ended = None, True
+        other.timing, other._paid = {}, {}
+        other.rubric = other._make_rubric()
+        return other
 
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start:
         """Start an episode. options: `task_id`, `index` or `task`, and `split`; else a task is drawn at random."""
-        super().reset(seed=seed)
+        super(TextEnv, self).reset(seed=seed)
         task = self._choose(options or {})
         prompt = (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt
         if self.system and not any(message.role == "system" for message in prompt):
             prompt = (Message("system", self.system), *prompt)
-        self._episode = episode = Episode(task, self.np_random, list(prompt), self.toolset.schemas)
-        self._done = False
+        self.episode = episode = Episode(task, self.np_random, list(prompt), self.toolset.schemas)
+        self._ended = False
         self._paid = {}
         began = perf_counter()
         self._deadline = began + self.timeout
         with boundary(EnvFault, "setup"):
             ready = self.setup(episode)
-            if inspect.isawaitable(ready):
+            if ready is not None and inspect.isawaitable(ready):
                 await checkpoint()
                 await ready
         self.timing = {"setup": perf_counter() - began, "tools": 0.0, "reward": 0.0}
@@ -201,12 +204,12 @@ class ToolEnv(gymnasium.Env[str, str]):
         episode = self._under_way()
         episode.messages.append(message)
         episode.turns += 1
-        results: Sequence[ToolResult] = ()
+        answers: tuple[Message, ...] = ()
         reason: StopReason | None = StopReason.completed
         if message.tool_calls:
             results, reason = await self._run_tools(message.tool_calls, episode)
-        answers = tuple([result.message() for result in results])
-        episode.messages += answers
+            answers = tuple([result.message() for result in results])
+            episode.messages += answers
         if reason is not None:
             return await self._end(episode, reason, answers, message)
         if self.rubric.has_turns:
@@ -218,13 +221,17 @@ class ToolEnv(gymnasium.Env[str, str]):
         return await self._end(self._under_way(), reason, (), None)
 
     async def aclose(self) -> None:
-        """Let go of the episode under way."""
-        self._episode, self._done = None, True
+        """Let go of the episode under way; may be called again."""
+        self._ended = True
+
+    def _needs_loop(self) -> bool:
+        own = type(self)
+        return own.areset is not ToolEnv.areset or own.astep is not ToolEnv.astep or own.aclose is not ToolEnv.aclose
 
     def _under_way(self) -> Episode:
-        if self._episode is None or self._done:
+        if self.episode is None or self._ended:
             raise EnvFault("no episode is under way: reset first")
-        return self._episode
+        return self.episode
 
     async def _run_tools(
         self, calls: Sequence[ToolCall], episode: Episode
@@ -236,9 +243,9 @@ class ToolEnv(gymnasium.Env[str, str]):
             results.append(ToolResult(call, "error: not run: a limit of this episode is reached", True))
         self.timing["tools"] += perf_counter() - began
         episode.calls += results
-        malformed = any([call.error is not None for call in calls])
+        malformed = any(call.error is not None for call in calls)
         episode.parse_errors = episode.parse_errors + 1 if malformed else 0
-        if any([result.stop for result in results]):
+        if any(result.stop for result in results):
             return results, StopReason.tool_stopped
         if self.timeout and perf_counter() > self._deadline:
             return results, StopReason.timeout
@@ -251,9 +258,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         return results, None
 
     async def _within_time(self, calls: Sequence[ToolCall], episode: Episode) -> list[ToolResult]:
-        if not calls:
-            return []
-        if not self.timeout:
+        if not self.timeout or not calls:
             return await self.toolset.run(calls, episode)
         await checkpoint()
         deadline = asyncio.timeout(self._deadline - perf_counter())
@@ -279,9 +284,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         turn = await self._pay_turn(episode, message) if message is not None and rubric.has_turns else 0.0
         values = await rubric.score_end(episode.task, episode.answer, episode)
         components = {**self._paid, **values}
-        self._done = True
+        self._ended = True
         self.timing["reward"] += perf_counter() - began
-        errors = sum([result.error for result in episode.calls])
         return Step(
             messages=answers,
             reward=turn + rubric.total(values),
@@ -291,58 +295,9 @@ class ToolEnv(gymnasium.Env[str, str]):
             components=components,
             outcome=Outcome.correct if rubric.total(components) >= self.success - 1e-9 else Outcome.incorrect,
             tags=tuple(episode.tags),
-            metrics={"tool_calls": len(episode.calls), "tool_errors": errors, **episode.metrics},
+            metrics={
+                "tool_calls": len(episode.calls),
+                "tool_errors": sum([result.error for result in episode.calls]),
+                **episode.metrics,
+            },
         )
-
-    # -- Gymnasium's face --------------------------------------------------------------------------------------
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Gymnasium's reset: the prompt's text and info."""
-        start = self._drive(self.areset(seed=seed, options=options))
-        text = "\n".join(message.text for message in start.messages if message.role != "system")
-        return text, self._info(None, None)
-
-    def step(self, action: Any) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Gymnasium's step. `action`: the model's text, or an assistant message. Raises `EpisodeFault` if unscored."""
-        message = self._read(action)
-        step = self._drive(self.astep(message))
-        text = "\n".join([answer.text for answer in step.messages])
-        return text, step.reward, step.terminated, step.truncated, self._info(message, step)
-
-    def render(self) -> str | None:  # type: ignore[override]
-        """The conversation so far as text."""
-        messages = self._episode.messages if self._episode else []
-        return "\n".join(f"{message.role}: {_shown(message)}" for message in messages)
-
-    def close(self) -> None:
-        self._drive(self.aclose())
-
-    def _drive(self, coroutine: Any) -> Any:
-        return drive_on_loop(coroutine) if self._on_loop else drive(coroutine)
-
-    def _read(self, action: Any) -> Message:
-        if isinstance(action, str):
-            from agentgym.rollout.parsers import get_parser
-
-            return get_parser(self.tool_format).parse(action, self.toolset.schemas).message()
-        return action if isinstance(action, Message) else Message.from_openai(action)
-
-    def _info(self, message: Message | None, step: Step | None) -> dict[str, Any]:
-        episode = self._episode
-        calls = message.to_openai().get("tool_calls", []) if message and message.tool_calls else []
-        recent = episode.calls[-len(calls) :] if episode and calls else []
-        return {
-            "messages": [row.to_openai() for row in episode.messages] if episode else [],
-            "tool_calls": calls,
-            "tool_errors": [result.text for result in recent if result.error],
-            "stop_reason": step.stop_reason.value if step and step.stop_reason else None,
-            "reward_components": dict(step.components) if step else {},
-            "task_id": episode.task.id if episode else "",
-        }
-
-
-def _shown(message: Message) -> str:
-    calls = [
-        f"[{call.name}({', '.join(f'{k}={v!r}' for k, v in call.arguments.items())})]" for call in message.tool_calls
-    ]
-    return " ".join([*([message.text] if message.text else []), *calls])

@@ -14,6 +14,11 @@ from pydantic.errors import PydanticUserError
 
 from agentgym.errors import ToolError
 
+_BY_PLACE: dict[Any, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+    inspect.Parameter.POSITIONAL_ONLY: "",
+}
 _EXACT = (str, int, float, bool)  # types for which `type(value) is hint` needs no further checking
 
 
@@ -109,8 +114,8 @@ def _hints(fn: Callable[..., Any], tool: str) -> dict[str, Any]:
 
 def _hint(hints: Mapping[str, Any], parameter: inspect.Parameter, tool: str) -> Any:
     name = parameter.name
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    star = _BY_PLACE.get(parameter.kind)
+    if star is not None:
         raise ToolError(f"tool {tool!r}: argument '{star}{name}' cannot be passed by name; a model names its arguments")
     if name not in hints:
         raise ToolError(f"tool {tool!r}: argument {name!r} has no type hint; write for example `{name}: str`")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -15,7 +17,9 @@ MAX_CHARS = 500
 MAX_BITS = 4096
 """Bits of any integer on the way; more is refused before it is computed."""
 MAX_DEPTH = 50
+_CHARACTERS = re.compile(r"[0-9.eE+\-*/%()_\s]*")
 
+_UNKNOWN = "only numbers, + - * / // % ** and parentheses are understood"
 _BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -38,6 +42,8 @@ def calculate(expression: str) -> Number:
     """
     if len(expression) > MAX_CHARS:
         raise CalculatorError(f"the expression is longer than {MAX_CHARS} characters")
+    if not _CHARACTERS.fullmatch(expression):
+        raise CalculatorError(_UNKNOWN)
     try:
         tree = ast.parse(expression.strip(), mode="eval")
         return _value(tree.body, MAX_DEPTH)
@@ -54,7 +60,7 @@ def calculate(expression: str) -> Number:
 def _value(node: ast.expr, depth: int) -> Number:
     if depth == 0:
         raise CalculatorError("the expression is nested too deeply")
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return _bounded(node.value)
     if isinstance(node, ast.BinOp):
         left, right = _value(node.left, depth - 1), _value(node.right, depth - 1)
@@ -66,11 +72,11 @@ def _value(node: ast.expr, depth: int) -> Number:
             return _bounded(compute(left, right))
     if isinstance(node, ast.UnaryOp) and (apply := _UNARY.get(type(node.op))):
         return apply(_value(node.operand, depth - 1))
-    raise CalculatorError("only numbers, + - * / // % ** and parentheses are understood")
+    raise CalculatorError(_UNKNOWN)
 
 
 def _power(base: Number, exponent: Number) -> Number:
-    if type(base) is int and type(exponent) is int and exponent > 0 and base.bit_length() * exponent > MAX_BITS:
+    if type(base) is int and type(exponent) is int and exponent * (abs(base) - 1).bit_length() > MAX_BITS:
         raise CalculatorError("the number is too large")
     value = base**exponent
     if isinstance(value, complex):
@@ -79,9 +85,8 @@ def _power(base: Number, exponent: Number) -> Number:
 
 
 def _bounded(value: Number) -> Number:
-    if type(value) is int and value.bit_length() > MAX_BITS:
-        raise CalculatorError("the number is too large")
-    if value != value or value in (float("inf"), float("-inf")):
+    fits = value.bit_length() <= MAX_BITS if isinstance(value, int) else math.isfinite(value)
+    if not fits:
         raise CalculatorError("the number is too large")
     return value
 

@@ -1,0 +1,103 @@
+"""Gymnasium's face: a `gymnasium.Env` of texts over an async core of messages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+import gymnasium
+
+from agentgym.envs.spaces import Unicode
+from agentgym.protocols import Start, Step
+from agentgym.tools.driving import drive, drive_on_loop
+from agentgym.tools.episode import Episode
+from agentgym.types import Message
+
+T = TypeVar("T")
+
+
+class TextEnv(gymnasium.Env[str, str]):
+    """The synchronous half of an env: model text in, new text out. Subclasses bring `areset`, `astep` and `aclose`.
+
+    A step that waits for nothing costs no event loop; one that waits moves to a background loop (`tools.driving`). A
+    class that writes its own `areset` or `astep` is run on that loop from the start.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - as Gymnasium declares it
+
+    tool_format: str = "hermes"
+    """How `step` reads tool calls in the model's text."""
+
+    def __init__(self, render_mode: str | None = None):
+        self.render_mode = render_mode
+        self.action_space = Unicode()
+        self.observation_space = Unicode()
+        self.episode: Episode | None = None
+        """The episode under way or just ended."""
+
+    @abstractmethod
+    async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start: ...
+
+    @abstractmethod
+    async def astep(self, message: Message) -> Step: ...
+
+    @abstractmethod
+    async def aclose(self) -> None: ...
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start an episode: the prompt's text, and info. options: `task_id`, `index` or `task`, and `split`."""
+        start = self._drive(self.areset(seed=seed, options=options))
+        text = "\n".join(message.text for message in start.messages if message.role != "system")
+        return text, self._info(None, None)
+
+    def step(self, action: Any) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take what the model wrote (text, or an assistant message); raises `EpisodeFault` where it is unscored."""
+        message = self._read(action)
+        step = self._drive(self.astep(message))
+        text = "\n".join([answer.text for answer in step.messages])
+        return text, step.reward, step.terminated, step.truncated, self._info(message, step)
+
+    def render(self) -> str:
+        """The conversation so far, one message a paragraph."""
+        messages = self.episode.messages if self.episode else []
+        return "\n".join(f"{message.role}: {_shown(message)}" for message in messages)
+
+    def close(self) -> None:
+        self._drive(self.aclose())
+
+    def _drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return drive_on_loop(coroutine) if self._needs_loop() else drive(coroutine)
+
+    def _needs_loop(self) -> bool:
+        return True
+
+    def _read(self, action: Any) -> Message:
+        if isinstance(action, str):
+            from agentgym.rollout.parsers import get_parser
+
+            tools = self.episode.tools if self.episode else ()
+            return get_parser(self.tool_format).parse(action, tools).message()
+        return action if isinstance(action, Message) else Message.from_openai(action)
+
+    def _info(self, message: Message | None, step: Step | None) -> dict[str, Any]:
+        episode = self.episode
+        assert episode is not None  # areset made it
+        calls = message.to_openai()["tool_calls"] if message and message.tool_calls else []
+        recent = episode.calls[-len(calls) :] if calls else []
+        return {
+            "messages": [row.to_openai() for row in episode.messages],
+            "tool_calls": calls,
+            "tool_errors": [result.text for result in recent if result.error],
+            "stop_reason": step.stop_reason.value if step and step.stop_reason else None,
+            "reward_components": dict(step.components) if step else {},
+            "task_id": episode.task.id,
+        }
+
+
+def _shown(message: Message) -> str:
+    made = [
+        f"[{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})]"
+        for call in message.tool_calls
+    ]
+    return " ".join([*([message.text] if message.text else []), *made])
