@@ -1,0 +1,79 @@
+# `make` lists what there is. Each target does the install it needs; the install is quick when nothing changed.
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+EXTRAS ?= dev
+ARGS  ?=
+# the first interpreter that fits; or say it: make install PYTHON=python3.12
+FITS  := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+            "$$p" -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
+# suites that need more than a CPU and a few seconds have targets of their own
+FAST  := not slow and not shapes and not sglang and not docker and not gpu
+JOBS  ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-slow test-shapes test-sglang test-docker test-gpu check lint types fmt controls bench clean
+
+help:  ## list the targets
+	@echo "agentgym: make TARGET [ARGS=...]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## make .venv with everything that training and the tests need
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(FITS)' 2>/dev/null; then \
+	  echo "agentgym needs Python 3.11, 3.12 or 3.13; found: $$($(or $(PYTHON),python3) --version 2>&1)." >&2; \
+	  echo "Install one of these and say which: make install PYTHON=python3.12" >&2; exit 1; fi
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@[ -x $(BIN)/python ] && $(BIN)/python -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+train: install  ## train a tiny agent on this machine (ARGS="gsm8k --model.path=DIR ...")
+	$(BIN)/agentgym train $(ARGS)
+
+test: install  ## the fast tests, without network
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "$(FAST)" $(ARGS)
+
+test-slow: install  ## the tests that take longer
+	$(BIN)/python -m pytest -q -m "slow" $(ARGS)
+
+test-shapes: install  ## training at 50 M parameters and long episodes: memory, resume, overhead
+	$(BIN)/python -m pytest -q -s -m shapes --timeout=3600 $(ARGS)
+
+test-sglang: install  ## against a real SGLang server
+	$(BIN)/python -m pytest -q -m sglang $(ARGS)
+
+test-docker: install  ## against a Docker engine
+	$(BIN)/python -m pytest -q -m docker $(ARGS)
+
+test-gpu: install  ## on a CUDA device
+	$(BIN)/python -m pytest -q -m gpu $(ARGS)
+
+check: lint types test  ## what CI runs: lint, types, tests
+
+lint: install  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## mypy, strict
+	$(BIN)/mypy
+
+fmt: install  ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+controls: install  ## RL beside shuffled rewards and rejection sampling
+	$(BIN)/python benchmarks/controls.py $(ARGS)
+
+bench: install  ## the benchmarks, one JSON file each under runs/bench
+	@mkdir -p runs/bench
+	@for b in $(filter-out benchmarks/controls.py,$(wildcard benchmarks/*.py)); do \
+	  echo "== $$b"; $(BIN)/python $$b --json runs/bench/$$(basename $$b .py).json $(ARGS) || exit 1; done
+
+clean:  ## remove caches and builds; .venv and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
