@@ -176,9 +176,13 @@ def _from_file(reference: str, found: Any, kwargs: dict[str, Any]) -> Any:
 
 def _build(build: Callable[..., Any], what: str, kwargs: Mapping[str, Any]) -> Any:
     try:
+        inspect.signature(build).bind(**kwargs)
+    except TypeError as e:
+        raise ConfigError(f"{what} cannot be made: {e} (see env.args)") from None
+    try:
         return build(**kwargs)
     except TypeError as e:
         if "unexpected keyword argument" not in str(e):
             raise
         reason = str(e).partition(" was raised from the environment creator")[0]
-        raise ConfigError(f"{what}: {reason} (env.args)") from None
+        raise ConfigError(f"{what} cannot be made: {reason} (see env.args)") from None

@@ -14,9 +14,9 @@ def say(text: str) -> Message:
     return Message("assistant", text)
 
 
-def call(tool: str, id: str = "call_0", /, *, text: str = "", **arguments: Any) -> Message:
+def call(tool: str, id: str = "call_0", /, **arguments: Any) -> Message:
     """An assistant message that calls one tool."""
-    return Message("assistant", text, tool_calls=(ToolCall(id, tool, arguments),))
+    return Message("assistant", "", tool_calls=(ToolCall(id, tool, arguments),))
 
 
 def replay(messages: Sequence[Message]) -> Policy:

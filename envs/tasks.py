@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+
 from agentgym.errors import ConfigError, DataError
 from agentgym.types import Message, Task
 
@@ -45,6 +47,17 @@ class TaskSet(Sequence[Task]):
             return self._by_id[task_id]
         except KeyError:
             raise DataError(f"no task has the id {task_id!r} (there are {len(self)} tasks)") from None
+
+    def pick(self, options: Mapping[str, Any], rng: np.random.Generator) -> Task:
+        """The task that reset's options name by `task_id` or `index`, else one at random."""
+        if (task_id := options.get("task_id")) is not None:
+            return self.by_id(str(task_id))
+        index = options.get("index")
+        if index is None:
+            index = int(rng.integers(len(self)))
+        if not -len(self) <= index < len(self):
+            raise DataError(f"there is no task {index}: the split has {len(self)}")
+        return self._tasks[index]
 
 
 def question(task: Task) -> str:

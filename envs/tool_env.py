@@ -17,7 +17,7 @@ from agentgym.envs.face import TextEnv
 from agentgym.envs.rubric import Rubric
 from agentgym.envs.script import replay
 from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split, task_from_row
-from agentgym.errors import ConfigError, DataError, EnvFault, boundary
+from agentgym.errors import ConfigError, EnvFault, boundary
 from agentgym.protocols import Policy, Start, Step
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import Episode, ToolResult
@@ -110,8 +110,9 @@ class ToolEnv(TextEnv):
                 raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
             setattr(self, name, value)
         for name in _LIMITS:
-            if (limit := getattr(self, name)) < 0:
-                raise ConfigError(f"{type(self).__name__}: {name} must not be negative, got {limit}")
+            limit = getattr(self, name)
+            if not isinstance(limit, int | float) or limit < 0:
+                raise ConfigError(f"{type(self).__name__}: {name} must be a number from 0 on, got {limit!r}")
 
     def _make_rubric(self) -> Rubric:
         reward, weights = self._scoring
@@ -189,15 +190,7 @@ class ToolEnv(TextEnv):
     def _choose(self, options: Mapping[str, Any]) -> Task:
         if (given := options.get("task")) is not None:
             return given if isinstance(given, Task) else as_tasks([given], "options['task']")[0]
-        tasks = self.tasks(options.get("split", "train"))
-        if (task_id := options.get("task_id")) is not None:
-            return tasks.by_id(str(task_id))
-        index = options.get("index")
-        if index is None:
-            index = int(self.np_random.integers(len(tasks)))
-        if not -len(tasks) <= index < len(tasks):
-            raise DataError(f"there is no task {index}: the split has {len(tasks)}")
-        return tasks[index]
+        return self.tasks(options.get("split", "train")).pick(options, self.np_random)
 
     async def astep(self, message: Message) -> Step:
         """Take one assistant message, run its tool calls, and score the episode where it ends."""

@@ -59,6 +59,7 @@ class FunctionTool:
         self.max_output = max_output
         self.__doc__ = fn.__doc__
         self.__name__ = self.name
+        self.__signature__ = inspect.signature(fn)
         self._runs_async = inspect.iscoroutinefunction(fn)
         self._parameters = Parameters.of(fn, self.name, inject=Episode)
         function = {

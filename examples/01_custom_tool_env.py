@@ -1,0 +1,40 @@
+"""A tool environment of one's own: two tools, a few tasks, a reward.
+
+Train it:  agentgym train --env examples/01_custom_tool_env.py:bookings
+"""
+
+import agentgym as ag
+
+FREE = {"ICE7": 12, "RE5": 3}
+
+
+@ag.tool
+def seats(train: str) -> int:
+    """Free seats on a train, such as ICE7."""
+    return FREE[train]
+
+
+@ag.tool
+def book(train: str, count: int, episode: ag.Episode) -> str:
+    """Book seats on a train and get a code."""
+    if count > FREE[train]:
+        raise ValueError("not enough free seats")
+    episode.state["booked"] = [train, count]
+    return f"code {train}-{count}"
+
+
+TASKS = [(f"Book {n} seats on {train}. Answer with the code.", [train, n]) for train in FREE for n in (1, 2, 3)]
+
+
+@ag.register("Bookings-v0", tools=[seats, book], tasks=TASKS, max_turns=4)
+def bookings(task: ag.Task, answer: str, episode: ag.Episode) -> float:
+    booked = episode.state.get("booked") == task.answer
+    return 0.5 * booked + 0.5 * (booked and answer.strip() == "{}-{}".format(*task.answer))
+
+
+if __name__ == "__main__":
+    env = ag.make("Bookings-v0", render_mode="ansi")
+    env.reset(seed=0, options={"index": 0})
+    env.step('<tool_call>{"name": "book", "arguments": {"train": "ICE7", "count": 1}}</tool_call>')
+    _, reward, *_ = env.step("ICE7-1")
+    print(env.render(), f"reward: {reward}", sep="\n")

@@ -1,0 +1,125 @@
+"""Store-v0: its rules, its rates and its demonstrations."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from agentgym.envs.script import call, say
+from agentgym.envs.store import HOLDOUT, ITEMS, KINDS, StoreEnv, generate
+from agentgym.envs.tasks import held_out
+from agentgym.tools.driving import drive
+
+
+def test_tasks() -> None:
+    train, test = generate("train"), generate("test")
+    assert (len(train), len(test)) == (20_000, 3_000)
+    for split, tasks in (("train", train), ("test", test)):
+        assert all(task.kind == KINDS[i % 3] for i, task in enumerate(tasks))
+        assert len({task.prompt for task in tasks}) == len(tasks)
+        for task in tasks[:300]:
+            text = str(task.prompt).removeprefix("What is ").removesuffix("?")
+            assert held_out(text, HOLDOUT) == (split == "test")
+            assert sum(item in text.replace("*", " ").replace("+", " ").split() for item in ITEMS) == KINDS.index(
+                task.kind
+            )
+
+
+def test_tasks_are_cheap_to_make() -> None:
+    generate.cache_clear()
+    began = time.process_time()
+    generate("train")
+    assert time.process_time() - began < 0.6  # 0.15 on an idle core
+
+
+def test_prices_are_drawn_anew_and_shown_by_no_prompt() -> None:
+    env = StoreEnv()
+    seen = set()
+    for seed in range(50):
+        start = drive(env.areset(seed=seed, options={"index": 1}))
+        assert env.episode is not None
+        seen.add(tuple(env.episode.state["prices"].values()))
+        assert [m.role for m in start.messages] == ["user"]
+        assert all(2 <= price <= 99 for price in env.episode.state["prices"].values())
+    assert len(seen) == 50
+
+
+def test_answers_are_too_many_to_guess(play: Callable[..., Any]) -> None:
+    env = StoreEnv()
+    answers = Counter(play(env, "gold", seed=i, index=i, split="test")[2][-1].text for i in range(600))
+    assert answers.most_common(1)[0][1] / 600 < 0.02
+
+
+def test_only_the_exact_bare_number_pays() -> None:
+    env = StoreEnv(busy=0.0)
+    for index in range(3):
+        drive(env.areset(seed=5, options={"index": index, "split": "test"}))
+        assert env.episode is not None
+        prices = env.episode.state["prices"]
+        expression = str(env.episode.task.prompt).removeprefix("What is ").removesuffix("?")
+        value = eval(expression, {"__builtins__": {}}, prices)
+        for text, reward in (
+            (f"{value}", 1.0),
+            (f" {value}\n", 1.0),
+            (f"{value}.", 0.0),
+            (f"It is {value}", 0.0),
+            (f"{value} {value + 1}", 0.0),
+            (f"{value + 1}", 0.0),
+        ):
+            drive(env.areset(seed=5, options={"index": index, "split": "test"}))
+            assert drive(env.astep(say(text))).reward == reward
+
+
+def test_the_busy_rate_tag_and_metric() -> None:
+    env = StoreEnv(max_turns=0)
+    drive(env.areset(seed=0))
+    for _ in range(2000):
+        [message] = drive(env.astep(call("calculator", expression="1+1"))).messages
+        assert message.text in ("busy", "2")
+    end = drive(env.astep(say("?")))
+    assert end.metrics["busy"] / 2000 == pytest.approx(0.15, abs=0.025)
+    assert end.metrics["tool_calls"] == 2000
+    assert end.tags == ("after_busy",)
+    never = StoreEnv(busy=0.0)
+    drive(never.areset(seed=0))
+    drive(never.astep(call("lookup", item="pear")))
+    end = drive(never.astep(say("?")))
+    assert (end.tags, end.metrics["busy"]) == ((), 0)
+
+
+def test_lookup_of_something_else() -> None:
+    env = StoreEnv(busy=0.0)
+    drive(env.areset(seed=0))
+    assert drive(env.astep(call("lookup", item="Pear"))).messages[0].text == "error: the store has no 'Pear'"
+
+
+def test_demonstrations_are_imperfect_as_asked(play: Callable[..., Any]) -> None:
+    env = StoreEnv(demo_mistakes=0.5, demo_retry=0.1, demo_two_lookups=0.08)
+    tasks = env.demo_tasks(2000, seed=3)
+    share = Counter(task.kind for task in tasks)
+    assert share["two_lookups"] / 2000 == pytest.approx(0.08, abs=0.02)
+    assert share["calc"] / 2000 == pytest.approx(0.46, abs=0.04)
+    retried, busy, wrong = 0, 0, Counter[str]()
+    for seed, task in enumerate(tasks):
+        _, step, messages = play(env, "demo", seed=seed, task=task)
+        for before, after in pairwise(messages):
+            if before.text == "busy":
+                busy += 1
+                retried += bool(after.tool_calls)
+        wrong[messages[-1].text] += step.reward == 0
+    assert retried / busy == pytest.approx(0.1, abs=0.06)
+    assert wrong["0"] == wrong.total()  # one mode, never a spread of guesses
+    assert wrong.total() / 2000 == pytest.approx(0.6, abs=0.08)
+
+
+def test_demo_numbers_are_arguments(play: Callable[..., Any]) -> None:
+    perfect = StoreEnv(demo_mistakes=0.0, demo_retry=1.0)
+    assert all(play(perfect, "demo", seed=i, index=i)[1].reward == 1 for i in range(60))
+    hopeless = StoreEnv(demo_skips=1.0, demo_mistakes=0.0, busy=0.0)
+    for seed in range(30):
+        _, step, messages = play(hopeless, "demo", seed=seed, index=seed)
+        assert step.reward == 0
+        assert len(messages) == 4

@@ -1,0 +1,155 @@
+"""A turn's calls: order, ids, errors as observations."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from agentgym.errors import SandboxFault, ToolError
+from agentgym.tools import StopEpisode, ToolBusy, ToolResult, ToolSet, tool
+from agentgym.tools.driving import drive
+from agentgym.types import ToolCall
+
+LOG: list[str] = []
+
+
+@tool
+async def slow(name: str, seconds: float = 0.0) -> str:
+    """Wait."""
+    await asyncio.sleep(seconds)
+    LOG.append(name)
+    return name
+
+
+@tool(parallel=True)
+async def together(name: str, seconds: float = 0.0) -> str:
+    """Wait, with others."""
+    await asyncio.sleep(seconds)
+    LOG.append(name)
+    return name
+
+
+@tool(parallel=True)
+def threaded(seconds: float) -> str:
+    """Sleep, with others."""
+    time.sleep(seconds)
+    return "slept"
+
+
+@tool
+def fail(how: str) -> str:
+    """Fail in some way."""
+    if how == "busy":
+        raise ToolBusy
+    if how == "queue":
+        raise ToolBusy("queue is full")
+    if how == "fault":
+        raise SandboxFault("the sandbox is gone")
+    if how == "stop":
+        raise StopEpisode("bye")
+    raise KeyError(how)
+
+
+@tool(stops=True)
+def submit(value: int) -> str:
+    """Hand it in."""
+    return f"got {value}"
+
+
+TOOLS = ToolSet([slow, together, threaded, fail, submit, "calculator"])
+
+
+def answer(*calls: ToolCall | tuple[str, dict[str, Any]]) -> list[ToolResult]:
+    made = [c if isinstance(c, ToolCall) else ToolCall(f"id{i}", c[0], c[1]) for i, c in enumerate(calls)]
+    return drive(TOOLS.run(made))
+
+
+def test_calls_run_in_order_under_their_own_ids() -> None:
+    LOG.clear()
+    results = answer(("slow", {"name": "a", "seconds": 0.02}), ("slow", {"name": "b"}), ("slow", {"name": "c"}))
+    assert [r.text for r in results] == LOG == ["a", "b", "c"]
+    assert [r.message().tool_call_id for r in results] == ["id0", "id1", "id2"]
+    assert [r.message().name for r in results] == ["slow"] * 3
+
+
+def test_parallel_calls_overlap_and_answer_in_call_order() -> None:
+    LOG.clear()
+    results = answer(("together", {"name": "a", "seconds": 0.03}), ("together", {"name": "b"}), ("slow", {"name": "c"}))
+    assert LOG == ["b", "a", "c"]
+    assert [r.text for r in results] == ["a", "b", "c"]
+
+
+def test_sync_parallel_calls_overlap_in_threads() -> None:
+    began = time.perf_counter()
+    results = answer(*[("threaded", {"seconds": 0.1})] * 4)
+    assert time.perf_counter() - began < 0.35
+    assert [r.text for r in results] == ["slept"] * 4
+
+
+def test_a_malformed_call_is_answered_and_the_others_run() -> None:
+    bad = ToolCall("bad", "calculator", {}, "invalid JSON: it was cut off")
+    results = answer(("calculator", {"expression": "1+1"}), bad, ("calculator", {"expression": "2+2"}))
+    assert [r.text for r in results] == ["2", "error: invalid JSON: it was cut off", "4"]
+    assert [r.call.id for r in results] == ["id0", "bad", "id2"]
+    assert [r.error for r in results] == [False, True, False]
+
+
+def test_unknown_tools_are_answered_with_the_valid_names() -> None:
+    [result] = answer(("calc", {"expression": "1"}))
+    assert result.text.startswith("error: unknown tool 'calc'; the tools are: slow, together")
+    assert "calculator" in result.text
+    [none] = drive(ToolSet().run([ToolCall("0", "x")]))
+    assert none.text == "error: unknown tool 'x': there are no tools here"
+
+
+def test_what_a_tool_raises_becomes_an_observation() -> None:
+    texts = [r.text for r in answer(("fail", {"how": "busy"}), ("fail", {"how": "queue"}), ("fail", {"how": "key"}))]
+    assert texts == ["busy", "queue is full", "error: KeyError: 'key'"]
+    [wrong] = answer(("fail", {}))
+    assert wrong.text == "error: fail: argument 'how' is missing. Arguments: how: string"
+    assert wrong.error
+
+
+def test_a_fault_of_the_machinery_propagates() -> None:
+    with pytest.raises(SandboxFault, match="the sandbox is gone"):
+        answer(("fail", {"how": "fault"}))
+
+
+def test_a_tool_may_end_the_episode_and_later_calls_are_not_run() -> None:
+    LOG.clear()
+    for stop, text in ((("submit", {"value": 3}), "got 3"), (("fail", {"how": "stop"}), "bye")):
+        results = answer(("slow", {"name": "a"}), stop, ("slow", {"name": "b"}))
+        assert [r.text for r in results] == ["a", text, "error: not run: the episode has ended"]
+        assert [r.stop for r in results] == [False, True, False]
+    assert LOG == ["a", "a"]
+    [refused] = answer(("submit", {"value": "x"}))
+    assert not refused.stop
+
+
+def test_building_a_toolset() -> None:
+    def double(x: int) -> int:
+        """Twice."""
+        return 2 * x
+
+    tools = ToolSet([double])
+    assert tools.names == ("double",)
+    assert drive(tools.run([ToolCall("0", "double", {"x": 4})]))[0].text == "8"
+    with pytest.raises(ToolError, match="two tools are called 'double'"):
+        ToolSet([double, double])
+    with pytest.raises(ToolError, match="did you mean 'calculator'"):
+        ToolSet(["calculater"])
+    with pytest.raises(ToolError, match="3 is no tool"):
+        ToolSet([3])
+
+
+def test_a_foreign_tool_needs_only_the_protocol() -> None:
+    class Echo:
+        name = "echo"
+        schema = {"type": "function", "function": {"name": "echo", "description": "", "parameters": {}}}  # noqa: RUF012
+
+        async def call(self, arguments: Any, episode: Any = None) -> str:
+            return str(arguments["text"])
+
+    [good, bad] = drive(ToolSet([Echo()]).run([ToolCall("0", "echo", {"text": "hi"}), ToolCall("1", "echo", {})]))
+    assert (good.text, bad.text) == ("hi", "error: KeyError: 'text'")
