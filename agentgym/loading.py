@@ -17,10 +17,10 @@ from agentgym.errors import AgentGymError, ConfigError
 
 def is_reference(text: str, *, file_only: bool = False) -> bool:
     """Whether a text names an object in a file (`path.py:name`) or module (`package.module:name`), not an id."""
-    where, colon, _ = text.rpartition(":")
+    where, colon, name = text.rpartition(":")
     if where.endswith(".py") or text.endswith(".py"):
         return True
-    return bool(colon) and not file_only and where != "agentgym"
+    return bool(colon) and not file_only and name.isidentifier()  # `module:Env-v0` is an id, as Gymnasium has it
 
 
 def load_object(reference: str, what: str = "object") -> Any:

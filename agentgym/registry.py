@@ -6,6 +6,7 @@ Whoever needs an env builds it here, from an id (`agentgym/Store-v0`) or from a 
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -97,9 +98,13 @@ def _is_reward(target: Any) -> bool:
 def spec(env_id: str) -> EnvSpec:
     """The registered spec of an id; raises `ConfigError` with the nearest known id."""
     register_built_in()
-    name = env_id.removeprefix("agentgym:")
+    module, _, name = env_id.rpartition(":")
     try:
+        if module:
+            importlib.import_module(module)
         return gymnasium.spec(name)
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"env {env_id!r}: {e}") from None
     except gymnasium.error.Error:
         known = env_ids()
         tails = {known_id.rpartition("/")[2].lower(): known_id for known_id in known}

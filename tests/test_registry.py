@@ -94,6 +94,9 @@ def test_gymnasium_finds_them_by_module() -> None:
     assert env.unwrapped.busy == 0.5  # type: ignore[attr-defined]
     assert env.spec is not None
     assert env.spec.id == "agentgym/Store-v0"
+    assert agentgym.make_env("agentgym:agentgym/Store-v0").busy == 0.15  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="No module named 'nowhere'"):
+        agentgym.make_env("nowhere:Store-v0")
 
 
 @pytest.mark.parametrize("given", ["agentgym/Stoer-v0", "Store-v0", "store", "agentgym:agentgym/Store-v1"])

@@ -79,9 +79,10 @@ class ToolSet:
         if tool is None:
             return ToolResult(call, f"error: {self._unknown(call.name)}", True)
         try:
-            if threaded and isinstance(tool, FunctionTool):
-                text = await tool.call(call.arguments, episode, threaded=True)
-            else:
+            if isinstance(tool, FunctionTool):
+                text = await tool.call(call.arguments, episode, threaded=threaded)
+            else:  # anyone's: it may need an event loop from its first line
+                await checkpoint()
                 text = await tool.call(call.arguments, episode)
         except AgentGymError:
             raise

@@ -149,6 +149,7 @@ def test_a_foreign_tool_needs_only_the_protocol() -> None:
         schema = {"type": "function", "function": {"name": "echo", "description": "", "parameters": {}}}  # noqa: RUF012
 
         async def call(self, arguments: Any, episode: Any = None) -> str:
+            await asyncio.sleep(0.001)
             return str(arguments["text"])
 
     [good, bad] = drive(ToolSet([Echo()]).run([ToolCall("0", "echo", {"text": "hi"}), ToolCall("1", "echo", {})]))
