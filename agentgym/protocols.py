@@ -17,6 +17,7 @@ from agentgym.types import (
     StopReason,
     Task,
     ToolCall,
+    Trajectory,
     WeightUpdate,
 )
 
@@ -204,6 +205,36 @@ class Logger(Protocol):
     """Receives every row of metrics."""
 
     def log(self, row: Mapping[str, Any], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Reporter(Protocol):
+    """Shows a person what a run is doing, as it does it. It never raises and never decides anything."""
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
+        """Begin a stage ("build model", "warm start", "train", ...); the one before is over. `total` in `unit`s."""
+        ...
+
+    def advance(self, done: int, **fields: float | str) -> None:
+        """The stage has come to `done` of its total, with figures of the moment (reward, success, loss, tok/s)."""
+        ...
+
+    def metrics(self, row: Mapping[str, Any], step: int) -> None:
+        """A training step's whole row of metrics."""
+        ...
+
+    def episode(self, trajectory: Trajectory) -> None:
+        """An episode to look at."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A remark worth a line."""
+        ...
+
+    def result(self, title: str, rows: Mapping[str, Any]) -> None:
+        """Figures at the end of something."""
+        ...
 
     def close(self) -> None: ...
 

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("envs", "tools", "sandboxes", "trainers")
-MAPPED = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
+MAPPED: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -32,7 +32,8 @@ def test_folder_is_imported_as_a_sub_package(folder: str) -> None:
 
 
 def test_every_folder_is_mapped() -> None:
-    assert MAPPED == {"agentgym": "agentgym", **{f"agentgym.{folder}": folder for folder in FOLDERS}}
+    assert set(MAPPED) == {"agentgym", *(f"agentgym.{folder}" for folder in FOLDERS)}
+    assert all(path == name.rpartition(".")[2] for name, path in MAPPED.items())
 
 
 def test_every_code_folder_is_a_package() -> None:

@@ -1,0 +1,172 @@
+"""A run is a folder, written so that it can be killed at any moment and nothing in it is ever half a file.
+
+config.toml          the resolved configuration, first of all
+metrics.jsonl        a row a step, and a row an evaluation       tensorboard/  the same
+ledger.jsonl         how each task occurrence ended
+trajectories/        step-00012.jsonl, eval-before.jsonl, ...    (agentgym.rollout.record)
+checkpoints/  model/ to go on from, and to use                   curve.png  summary.json
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentgym.config import Config, dump_toml, load_config
+from agentgym.errors import ConfigError, RunError
+from agentgym.rollout.record import read_rows, to_line, write_lines
+from agentgym.types import Trajectory
+
+
+class RunFolder:
+    """The files of one run. Make one with `create` or `open`; writing raises `RunError` and keeps what was there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.model = path / "model"
+        self.checkpoints = path / "checkpoints"
+        self.trajectories = path / "trajectories"
+        self.tensorboard = path / "tensorboard"
+
+    @classmethod
+    def create(cls, path: str | Path, config: Config) -> RunFolder:
+        """A new run's folder. `RunError` where something is there already, or nothing can be written."""
+        folder = cls(Path(path).expanduser())
+        if _occupied(folder.path):
+            raise RunError(
+                f"{folder.path} is there already and not empty: give another --run.dir, "
+                f"go on with it by --resume {folder.path}, or remove it"
+            )
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise RunError(f"{folder.path}: cannot make the run folder: {_reason(e)}") from None
+        folder._write("config.toml", dump_toml(config).encode())  # first: --resume works from now on
+        folder._make("trajectories", "checkpoints")
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """A run that was begun earlier; `RunError` where the folder is none."""
+        folder = cls(Path(path).expanduser())
+        if not folder.path.is_dir():
+            raise RunError(f"{folder.path}: there is no such run folder")
+        if not (folder.path / "config.toml").is_file():
+            raise RunError(f"{folder.path} is no run folder: it has no config.toml")
+        folder._make("trajectories", "checkpoints")
+        return folder
+
+    def load_config(self) -> Config:
+        """The configuration that the run was started with."""
+        try:
+            return load_config(self.path / "config.toml")
+        except ConfigError as e:
+            raise RunError(f"{self.path} cannot be resumed: {e}") from None
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add one row to a JSONL file. A write that fails half-way is taken back."""
+        path = self.path / name
+        try:
+            with open(path, "ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    _write_all(file.fileno(), to_line(row))
+                except OSError:
+                    os.ftruncate(file.fileno(), size)
+                    raise
+        except OSError as e:
+            raise RunError(f"{path}: cannot be written: {_reason(e)}; the run can go on by --resume") from None
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a JSONL file, none where there is no file; `DataError` where a line is malformed."""
+        path = self.path / name
+        return [row for _, row in read_rows(path)] if path.exists() else []
+
+    def write_trajectories(self, name: str, trajectories: Sequence[Trajectory]) -> Path:
+        """Write `trajectories/NAME.jsonl`, whole or not at all."""
+        return self._write(f"trajectories/{name}.jsonl", write_lines(trajectories))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> Path:
+        """Write summary.json, whole or not at all."""
+        return self._write("summary.json", json.dumps(dict(summary), indent=2, default=str).encode() + b"\n")
+
+    def write_file(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Let `fill` write a file under a passing name, then put it in its place."""
+        final = self.path / name
+        staging = final.with_name(f"{final.name}.tmp")
+        try:
+            fill(staging)
+            os.replace(staging, final)
+        except OSError as e:
+            staging.unlink(missing_ok=True)
+            raise RunError(f"{final}: cannot be written: {_reason(e)}; what was there is intact") from None
+        return final
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after `step`: it will be done again. Lines cut short by a kill go too."""
+        for name in ("metrics.jsonl", "ledger.jsonl"):
+            path = self.path / name
+            if path.exists():
+                kept = [line for line in path.read_bytes().splitlines(keepends=True) if _upto(line, step)]
+                self._write(name, b"".join(kept))
+        for path in self.trajectories.glob("step-*.jsonl"):
+            number = path.stem.removeprefix("step-")
+            if number.isdigit() and int(number) > step:
+                path.unlink()
+
+    def _write(self, name: str, content: bytes) -> Path:
+        def fill(path: Path) -> None:
+            path.write_bytes(content)
+
+        return self.write_file(name, fill)
+
+    def _make(self, *names: str) -> None:
+        for name in names:
+            try:
+                (self.path / name).mkdir(exist_ok=True)
+            except OSError as e:
+                raise RunError(f"{self.path / name}: cannot make the folder: {_reason(e)}") from None
+
+
+def model_path(text: str) -> str:
+    """Where the model of `text` lies: a run folder's own model, its last checkpoint, or `text` itself.
+
+    Ids and model folders pass unchanged; a run that has saved no model yet raises `RunError`.
+    """
+    path = Path(text).expanduser()
+    if not (path / "config.toml").is_file():
+        return text
+    checkpoints = sorted((path / "checkpoints").glob("step-*/config.json"))
+    for candidate in (path / "model", *(found.parent for found in reversed(checkpoints))):
+        if (candidate / "config.json").is_file():
+            return str(candidate)
+    raise RunError(f"{path} has no model yet: let it come to its first checkpoint (--resume {path})")
+
+
+def _occupied(path: Path) -> bool:
+    try:
+        return path.exists() and (not path.is_dir() or any(path.iterdir()))
+    except OSError as e:
+        raise RunError(f"{path}: cannot be looked into: {_reason(e)}") from None
+
+
+def _upto(line: bytes, step: int) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and line.endswith(b"\n") and int(row.get("step", 0)) <= step
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _reason(error: OSError) -> str:
+    names = {errno.ENOSPC: "no disk space is left", errno.EDQUOT: "the disk quota is used up"}
+    return names.get(error.errno or 0) or error.strerror or str(error)
