@@ -13,6 +13,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class RunFolder:
                 try:
                     _write_all(file.fileno(), to_line(row))
                 except OSError:
-                    os.ftruncate(file.fileno(), size)
+                    with suppress(OSError):
+                        os.ftruncate(file.fileno(), size)
                     raise
         except OSError as e:
             raise RunError(f"{path}: cannot be written: {_reason(e)}; the run can go on by --resume") from None

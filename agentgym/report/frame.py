@@ -13,7 +13,7 @@ from agentgym.report.transcript import conversation_lines, verdict
 from agentgym.types import Trajectory
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-CHART_ROWS = 7
+CHART_ROWS = 8
 KINDS_WIDTH = 34
 NARROW = 80
 """Columns below which chart and kinds stand one above the other."""
@@ -95,13 +95,15 @@ def _figures(progress: Progress, stage: Stage) -> Iterator[Text]:
 
 
 def _fields(stage: Stage) -> Iterator[tuple[str, str]]:
+    if stage.total and stage.done < stage.total and stage.fields:  # it was cut short
+        yield f"{stage.done:,}/{stage.total:,} {stage.unit}  ", "dim"
     for name, value in stage.fields.items():
         yield f"{name} {figure(value)}  ", "dim"
 
 
 def _bar(share: float, width: int) -> Text:
     full = round(max(0.0, min(1.0, share)) * width)
-    return Text.assemble(("━" * full, "cyan"), ("━" * (width - full), "bright_black"))
+    return Text.assemble(("━" * full, "cyan"), ("┄" * (width - full), "bright_black"))
 
 
 # ---- curves ----
@@ -121,28 +123,31 @@ def _charts(progress: Progress, width: int) -> list[Text | str]:
     return rows
 
 
-def _chart(values: Sequence[float], total: int | None, width: int) -> list[Text]:
+def _chart(values: Sequence[float | None], total: int | None, width: int) -> list[Text]:
     """Mean reward by step, as wide as the whole training."""
-    columns = width - 6
-    low, high = min(0.0, *values), max(1.0 if max(values) <= 1.0 else max(values), min(values) + 1e-9)
-    heights = [None if v is None else (v - low) / (high - low) for v in resample(values, total, columns)]
-    rows = [Text(f"reward {values[-1]:.2f} (step {len(values)})", style="bold")]
+    known = [value for value in values if value is not None]
+    low, high = min(0.0, *known), max(known)
+    high = 1.0 if low == 0.0 and high <= 1.0 else max(high, low + 1e-9)
+    heights = [None if v is None else (v - low) / (high - low) for v in resample(values, total, width - 6)]
+    rows = [Text(f"reward {known[-1]:.2f} (step {len(values)})", style="bold")]
     for row in reversed(range(CHART_ROWS)):
         edge = low + (high - low) * (row + 1) / CHART_ROWS
-        label = f"{edge:5.2f}" if row in (CHART_ROWS - 1, CHART_ROWS // 2) else f"{low:5.2f}" if row == 0 else " " * 5
-        cells = "".join(BLOCKS[_eighths(h, row)] for h in heights)
+        label = (
+            f"{edge:5.2f}" if row in (CHART_ROWS - 1, CHART_ROWS // 2 - 1) else f"{low:5.2f}" if not row else " " * 5
+        )
+        cells = "".join([BLOCKS[_eighths(height, row)] for height in heights])
         rows.append(Text.assemble((label + "▕", "dim"), (cells, "green")))
     return rows
 
 
-def resample(values: Sequence[float], total: int | None, columns: int) -> list[float | None]:
+def resample(values: Sequence[float | None], total: int | None, columns: int) -> list[float | None]:
     """Values over columns that stand for `total` steps: means where steps share one, None where none came yet."""
     steps = max(total or 0, len(values), 1)
     found: list[float | None] = []
     for column in range(columns):
         first = column * steps // columns
         last = max(first + 1, (column + 1) * steps // columns)
-        part = values[first:last]
+        part = [value for value in values[first:last] if value is not None]
         found.append(sum(part) / len(part) if part else None)
     return found
 

@@ -39,7 +39,8 @@ class Progress:
     def __init__(self, clock: Callable[[], float] = monotonic):
         self._clock, self._began = clock, clock()
         self.stages: list[Stage] = []
-        self.rewards: list[float] = []
+        self.rewards: list[float | None] = []
+        """Mean reward of step 1, 2, ...; None for steps that an earlier process made."""
         self.row: Mapping[str, Any] = {}
         self.step = 0
         self.pace: float | None = None
@@ -83,7 +84,7 @@ class Progress:
         self._stepped, self.row, self.step = now, row, step
         reward = row.get("reward/mean")
         if isinstance(reward, int | float):
-            self.rewards.append(float(reward))
+            self.rewards = [*self.rewards[: step - 1], *[None] * (step - 1 - len(self.rewards)), float(reward)]
 
     def by_kind(self) -> dict[str, float]:
         """Success by kind and tag in the last step, under plain names."""

@@ -23,10 +23,17 @@ STYLES = {
 }
 MARGIN = 7
 """Columns of the name before a line."""
+# what a model or tool wrote must not steer the terminal: control characters are shown as pictures of themselves
+_VISIBLE = {**{c: 0x2400 + c for c in range(32) if chr(c) not in "\n\t"}, **dict.fromkeys(range(0x7F, 0xA0), 0xFFFD)}
 
 
 def said(message: Message) -> Iterator[tuple[str, str]]:
-    """A message as (who, text) pairs: reasoning, words and calls apart."""
+    """A message as (who, text) pairs: reasoning, words and calls apart. Control characters are made visible."""
+    for who, text in _parts(message):
+        yield who, text.replace("\r\n", "\n").translate(_VISIBLE)
+
+
+def _parts(message: Message) -> Iterator[tuple[str, str]]:
     if message.role != "assistant":
         yield message.role, message.text
         return
