@@ -44,8 +44,8 @@ class Progress:
         self.row: Mapping[str, Any] = {}
         self.step = 0
         self.pace: float | None = None
-        """Trajectories a second over the last step."""
-        self._stepped: float | None = None
+        """Trajectories a second since this stage began."""
+        self._played = 0
 
     def now(self) -> float:
         """Seconds since the start."""
@@ -59,7 +59,7 @@ class Progress:
         """Start a stage; returns the one that it ends."""
         former = self.end()
         self.stages.append(Stage(name, total, unit, self.now()))
-        self._stepped = None
+        self._played = 0
         return former
 
     def end(self) -> Stage | None:
@@ -76,12 +76,10 @@ class Progress:
             stage.fields.update(fields)
 
     def metrics(self, row: Mapping[str, Any], step: int) -> None:
-        now = self.now()
-        since = self._stepped if self._stepped is not None else (self.current.began if self.current else None)
-        played = row.get("trajectories")
-        if since is not None and now > since and isinstance(played, int | float):
-            self.pace = played / (now - since)
-        self._stepped, self.row, self.step = now, row, step
+        self._played += int(row.get("trajectories") or 0)
+        seconds = self.current.seconds(self.now()) if self.current else 0.0
+        self.pace = self._played / seconds if seconds > 0 else None
+        self.row, self.step = row, step
         reward = row.get("reward/mean")
         if isinstance(reward, int | float):
             self.rewards = [*self.rewards[: step - 1], *[None] * (step - 1 - len(self.rewards)), float(reward)]

@@ -1,0 +1,301 @@
+"""The command line. Commands are thin: they read arguments, make a reporter and call the functions users have too.
+
+Heavy modules are imported inside the commands, after the first line is on the screen.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+import agentgym
+from agentgym.arguments import config_table, env_keys, settings, shorthand, split_overrides
+from agentgym.config import Config, load_config
+from agentgym.errors import ConfigError
+from agentgym.report.progress import duration
+from agentgym.report.summary import headline, write_json
+from agentgym.report.terminal import mendable, reporting, resumable
+from agentgym.run_folder import RunFolder, model_path
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEFAULT = "store"
+"""The recipe of a command that names none."""
+CONFIGURED = ("train", "sft", "eval", "play")
+"""Commands that take `--section.key=value`."""
+
+app = typer.Typer(
+    name="agentgym",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EnvOption = Annotated[str | None, typer.Option("--env", help="Environment: an id, or [bold]path.py:name[/].")]
+DataOption = Annotated[str | None, typer.Option("--data", help="JSONL file of tasks, or a Hugging Face data set's id.")]
+RewardOption = Annotated[str | None, typer.Option("--reward", help="Reward function, as path.py:function.")]
+ToolsOption = Annotated[str | None, typer.Option("--tools", help="Tools, as path.py:a,b or built-in names.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+RecipeArgument = Annotated[str | None, typer.Argument(help="A built-in recipe (store, ...) or a TOML file.")]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A recipe for the settings beside env and model.")]
+ShowConfig = Annotated[bool, typer.Option("--help-config", help="Show every configuration key and its value here.")]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exits 0, 1 (a defect: traceback), 2 (the user can mend it), 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with mendable():
+        left, overrides = _split(arguments)
+        app(left, prog_name="agentgym", obj=overrides)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    if not arguments or arguments[0] not in CONFIGURED:
+        return arguments, []
+    command: Any = typer.main.get_command(app)
+    options = {name for option in command.commands[arguments[0]].params for name in option.opts}
+    left, overrides = split_overrides(arguments[1:], options)
+    return [arguments[0], *left], overrides
+
+
+def command(name: str) -> Callable[[F], F]:
+    """Register a command whose errors are told to the user."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with mendable():
+                return function(*args, **kwargs)
+
+        app.command(name)(run)
+        return function
+
+    return decorate
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"agentgym {agentgym.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A gym and a trainer for language-model agents that use tools.
+
+    [bold]agentgym train[/] trains a tiny agent on this machine, from nothing, in minutes.
+    """
+
+
+@command("train")
+def train(
+    context: typer.Context,
+    recipe: RecipeArgument = None,
+    env: EnvOption = None,
+    data: DataOption = None,
+    reward: RewardOption = None,
+    tools: ToolsOption = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model folder or id; none: a tiny one is built.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Learner steps.")] = None,
+    seed: SeedOption = None,
+    resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with an earlier run.")] = None,
+    show_config: ShowConfig = False,
+) -> None:
+    """Train an agent by GRPO on whole episodes, after a warm start where the recipe has one.
+
+    \b
+    agentgym train                             # a tiny agent, from nothing
+    agentgym train --env mine.py:MyEnv         # your environment
+    agentgym train --data tasks.jsonl --reward mine.py:score --tools mine.py:a,b
+    agentgym train gsm8k --model DIR --data train.jsonl --rollout.group_size=16
+    agentgym train --resume runs/store-v0-20260801-120000
+
+    Every setting is an option of the form --section.key=value; --help-config lists them with their values.
+    """
+    given = env_keys(recipe is None, env, data, reward, tools)
+    given |= {"model.path": model, "trainer.steps": steps, "run.seed": seed}
+    overrides = [*shorthand(given), *context.obj]
+    if resume is None:
+        config = load_config(recipe or DEFAULT, overrides)
+    elif recipe or overrides:
+        extra = ", ".join([*([recipe] if recipe else []), *overrides])
+        raise ConfigError(f"--resume goes on with the run's own settings: leave out {extra}")
+    else:
+        config = RunFolder.open(resume).load_config()
+    if show_config:
+        Console().print(config_table(config))
+    else:
+        _train(config, resume)
+
+
+def _train(config: Config, resume: str | None) -> None:
+    from agentgym.trainers.api import default_dir
+    from agentgym.trainers.api import train as run
+
+    check_envs(config)
+    config.run.dir = resume or config.run.dir or default_dir(config)
+    with reporting(config, f"training in {config.run.dir}") as reporter, resumable(config.run.dir):
+        summary = run(config, resume=resume, reporter=reporter)
+        reporter.result(f"trained in {duration(summary['wall_s'])}", headline(summary))
+    found = [name for name in ("curve.png", "summary.json") if (Path(config.run.dir) / name).exists()]
+    print(f"\nThe run is in {config.run.dir} ({', '.join(found)}). Watch its agent play:")
+    print(f"  agentgym play {config.all_envs[0].id} --model {config.run.dir}")
+
+
+def check_envs(config: Config) -> None:
+    """Make each env once, so that a mistake is told before a run folder is made and libraries are loaded."""
+    from agentgym.rollout.worker import env_factory
+
+    for spec in config.all_envs:
+        env_factory(config)(spec.id)
+
+
+@command("sft")
+def sft(
+    context: typer.Context,
+    recipe: RecipeArgument = None,
+    env: EnvOption = None,
+    data: Annotated[str | None, typer.Option("--data", help="JSONL of conversations; none: the env's expert.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model folder or id; none: a tiny one is built.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Supervised steps.")] = None,
+    seed: SeedOption = None,
+    show_config: ShowConfig = False,
+) -> None:
+    """Supervised learning on conversations: a file of them, or the play of an env's scripted expert.
+
+    \b
+    agentgym sft --model DIR --data conversations.jsonl --steps 200
+    agentgym sft --env mine.py:MyEnv --steps 200
+
+    A line of the file is {"messages": [...], "tools": [...]} in OpenAI's chat shape.
+    """
+    given = {"env.id": env, "sft.data": data, "model.path": model, "sft.steps": steps, "run.seed": seed}
+    config = load_config(recipe or DEFAULT, [*shorthand(given), *context.obj])
+    if show_config:
+        Console().print(config_table(config))
+        return
+    from agentgym.trainers.api import default_dir
+    from agentgym.trainers.api import sft as run
+
+    check_envs(config)
+    config.run.dir = config.run.dir or default_dir(config)
+    with reporting(config, f"supervised learning in {config.run.dir}") as reporter, resumable(config.run.dir):
+        summary = run(config, reporter=reporter)
+        reporter.result("learned", summary)
+
+
+@command("eval")
+def evaluate(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model folder or id, or a run folder.")],
+    env: EnvOption = None,
+    tasks: Annotated[int, typer.Option("--tasks", min=1, help="Held-out tasks.")] = 400,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Episodes of each task.")] = 1,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token instead of sampling.")] = False,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling.")] = 1.0,
+    data: DataOption = None,
+    reward: RewardOption = None,
+    tools: ToolsOption = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the episodes.")] = None,
+    recipe: RecipeOption = None,
+    to_json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the figures; - is stdout.")
+    ] = None,
+) -> None:
+    """Play held-out tasks with a model and report its success.
+
+    \b
+    agentgym eval runs/store-v0-20260801-120000        # the run's env and settings
+    agentgym eval DIR --env mine.py:MyEnv --tasks 200 --samples 4 --json out.json
+    """
+    config = settings(model, recipe, env, data, reward, tools, context.obj)
+    from agentgym.trainers.api import evaluate as run
+
+    with reporting(config, f"evaluating {model} on {config.env.id or 'the tasks given'}", to_json == "-") as reporter:
+        figures = run(
+            model_path(model),
+            config.env,
+            tasks=tasks,
+            samples=samples,
+            temperature=temperature,
+            greedy=greedy,
+            seed=config.eval.seed if seed is None else seed,
+            reporter=reporter,
+            config=config,
+        )
+        if to_json != "-":
+            reporter.result("held-out success", figures)
+    if to_json == "-":
+        print(json.dumps(figures, indent=2))
+    elif to_json is not None:
+        write_json(Path(to_json), figures)
+
+
+@command("play")
+def play(
+    context: typer.Context,
+    env: Annotated[str, typer.Argument(help="Environment: an id, or path.py:name.")],
+    model: Annotated[str | None, typer.Option("--model", help="Watch this model folder, id or run play.")] = None,
+    human: Annotated[bool, typer.Option("--human", help="Play it yourself, in the agent's place.")] = False,
+    expert: Annotated[bool, typer.Option("--expert", help="Watch the env's scripted expert.")] = False,
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="How many.")] = 1,
+    task: Annotated[str | None, typer.Option("--task", help="A task's id; none: held-out tasks by seed.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of the model; 0 is greedy.")] = 1.0,
+    data: DataOption = None,
+    reward: RewardOption = None,
+    tools: ToolsOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the episode.")] = 0,
+    recipe: RecipeOption = None,
+) -> None:
+    """Watch an episode being played, or play one yourself.
+
+    \b
+    agentgym play agentgym/Store-v0                            # its scripted expert
+    agentgym play agentgym/Store-v0 --human                    # you are the agent
+    agentgym play agentgym/Store-v0 --model runs/store-v0-...  # a trained agent
+    """
+    if sum((human, expert, model is not None)) > 1:
+        raise ConfigError("--model, --human and --expert are three players: choose one")
+    config = settings(model, recipe, env, data, reward, tools, context.obj)
+    from agentgym.report.play import Player, play_episodes
+
+    player: Player = "model" if model else "human" if human else "expert"
+    where = model_path(model) if model else ""
+    play_episodes(config, player, where, episodes=episodes, seed=seed, task=task, temperature=temperature)
+
+
+@command("envs")
+def envs(as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects.")] = False) -> None:
+    """The environments that are registered: what they ask, their kinds of tasks, their tools."""
+    from agentgym.report.listing import describe_all, print_envs
+
+    found = describe_all()
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print_envs(Console(), found)
+
+
+@command("doctor")
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As a JSON object.")] = False) -> None:
+    """What this machine has: versions, cores, memory, devices, extras."""
+    from agentgym.report.doctor import examine, lines
+
+    facts = examine()
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        for name, value in lines(facts).items():
+            print(f"{name:<16} {value}")
