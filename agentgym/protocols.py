@@ -151,8 +151,12 @@ class Renderer(Protocol):
         """The text of sampled tokens, special tokens kept, the end-of-turn token at the end left out."""
         ...
 
-    def demonstration(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[Ids, Floats]:
-        """A whole conversation as (ids [T], mask [T]); the mask is 1 on what the assistant would have sampled."""
+    def branches(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Sequence[tuple[Ids, Floats]]:
+        """A whole conversation as (ids [T], mask [T]) a branch; the mask is 1 on what the assistant would have
+        sampled, each of its messages in exactly one branch. There is one branch unless the template rewrites its
+        past."""
         ...
 
 

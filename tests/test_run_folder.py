@@ -77,7 +77,7 @@ def test_rows_come_back(folder: RunFolder) -> None:
     assert folder.rows("ledger.jsonl") == rows
     with open(folder.path / "ledger.jsonl", "ab") as file:
         file.write(b'{"cut')
-    with pytest.raises(DataError, match=r"ledger\.jsonl, line 3: not valid JSON"):
+    with pytest.raises(DataError, match=r"ledger\.jsonl:3: not valid JSON"):
         folder.rows("ledger.jsonl")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agentgym.config import Config, load_config
+from agentgym.arguments import settings
+from agentgym.config import Config, EnvConfig, load_config
+from agentgym.errors import ConfigError
 from agentgym.protocols import Reporter
 from agentgym.report.console import make_reporter
-from agentgym.run_folder import RunFolder
+from agentgym.run_folder import RunFolder, model_path
 
 
 def train(
@@ -46,6 +48,76 @@ def train(
         session.close()
         if own:
             reporter.close()
+
+
+def sft(
+    config: Config | Mapping[str, Any] | None = None,
+    *,
+    recipe: str | None = None,
+    reporter: Reporter | None = None,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Supervised learning alone: the warm start of `train`, on `sft.data` or an env's scripted expert.
+
+    Takes what `train` takes and leaves a run folder of the same kind (`train(resume=...)` goes on with it); returns its
+    summary, where `sft` has the steps and the last loss.
+    """
+    resolved = resolve(config, recipe, overrides)
+    if not resolved.sft.steps:
+        raise ConfigError("sft.steps = 0: there is nothing to do; give a number of steps")
+    resolved.trainer.steps = 0
+    resolved.eval.tasks = 0
+    return train(resolved, reporter=reporter)
+
+
+def evaluate(
+    model: str,
+    env: str | EnvConfig | None = None,
+    *,
+    tasks: int = 400,
+    samples: int = 1,
+    temperature: float = 1.0,
+    greedy: bool = False,
+    seed: int | None = None,
+    config: Config | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Play held-out tasks of `env` with a model folder, Hugging Face id or run folder, and return its success.
+
+    env: an id or `path.py:name`; None: the run's own. tasks: at most so many; samples: episodes of each. The figures
+    are those of summary.json's `after`, with `pass@k` (share of tasks solved in k = samples tries) and `stderr` (the
+    standard error of the success rate, clustered by task). Raises `UserError`s.
+    """
+    from agentgym.rollout.worker import WorkerSpec, env_factory
+    from agentgym.trainers.evaluation import EvalPlan, eval_set, play_held_out, report, report_tasks, success
+    from agentgym.trainers.rollouts import make_rollouts
+
+    if config is None:
+        chosen = env.id if isinstance(env, EnvConfig) else env
+        config = settings(model, None, chosen, None, None, None, [])
+    if isinstance(env, EnvConfig):
+        config.env = env
+    chosen_set = eval_set(config.env.id, env_factory(config)(config.env.id), tasks)
+    plan = EvalPlan((chosen_set,), config.eval.seed if seed is None else seed, temperature, samples)
+    own = reporter is None
+    reporter = reporter or make_reporter(config.run.live)
+    played: list[Any] = []
+
+    def seen(trajectories: Any) -> None:
+        played.extend(trajectories)
+        reporter.advance(len(played), success=success(played) or 0.0)
+
+    rollouts = make_rollouts(WorkerSpec(config, model_path(model)))
+    try:
+        rollouts.ready()
+        reporter.stage("evaluate", plan.episodes, "episodes")
+        play_held_out(rollouts, plan, greedy=greedy, played=seen)
+    finally:
+        rollouts.close()
+        if own:
+            reporter.close()
+    figures = report([], played) if greedy else report(played, [])
+    return {"model": model, "env": config.env.id, "split": chosen_set.split, **figures, **report_tasks(played)}
 
 
 def resolve(config: Config | Mapping[str, Any] | None, recipe: str | None, overrides: Mapping[str, Any]) -> Config:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agentgym.errors import ConfigError, DataError
 from agentgym.protocols import Env, Renderer
+from agentgym.rollout.record import read_rows
 from agentgym.trainers.batch import Row
 from agentgym.types import Message, Task
 
@@ -53,24 +52,14 @@ async def expert_demonstrations(env: Env, count: int, seed: int) -> list[Demonst
 
 def read_demonstrations(path: str) -> list[Demonstration]:
     """A JSONL file of {"messages": [...], "tools": [...]?}; `DataError` names the file and line that is wrong."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as e:
-        raise DataError(f"sft.data = {path!r}: cannot be read: {e.strerror}") from None
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path}: not UTF-8: {e.reason} at byte {e.start}") from None
-    found = [_read_line(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    found = [_demonstration(f"{path}:{number}", row) for number, row in read_rows(path)]
     if not found:
         raise DataError(f"{path}: holds no conversation")
     return found
 
 
-def _read_line(where: str, line: str) -> Demonstration:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as e:
-        raise DataError(f"{where}: not valid JSON: {e.msg} at column {e.colno}") from None
-    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
+def _demonstration(where: str, row: Mapping[str, Any]) -> Demonstration:
+    if not isinstance(row.get("messages"), list):
         raise DataError(f'{where}: expected an object with "messages", a list of chat messages')
     messages = []
     for i, message in enumerate(row["messages"]):
@@ -80,18 +69,21 @@ def _read_line(where: str, line: str) -> Demonstration:
             raise DataError(f"{where}: messages[{i}]: {e}") from None
     if not any(message.role == "assistant" for message in messages):
         raise DataError(f"{where}: no assistant message, so there is nothing to learn from")
-    return Demonstration(tuple(messages), tuple(row.get("tools") or ()))
+    tools = row.get("tools") or []
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) and "function" in tool for tool in tools):
+        raise DataError(f'{where}: "tools" is to be a list of OpenAI function schemas')
+    return Demonstration(tuple(messages), tuple(tools))
 
 
 def demonstration_rows(renderer: Renderer, demonstrations: Sequence[Demonstration], max_context: int) -> list[Row]:
     """Tokens to learn by cross-entropy: every assistant token has weight 1. Those over the context are cut."""
     rows = []
     for demonstration in demonstrations:
-        ids, mask = renderer.demonstration(demonstration.messages, demonstration.tools)
-        ids, mask = ids[:max_context], mask[:max_context].astype(np.float32)
-        if mask.any():
-            zeros = np.zeros(len(ids), np.float32)
-            rows.append(Row(ids, mask, zeros, np.ones(len(ids), np.float32), np.zeros(len(ids), np.int32)))
-    if not rows:
+        for ids, mask in renderer.branches(demonstration.messages, demonstration.tools):
+            ids, mask = ids[:max_context], mask[:max_context]
+            if mask.any():
+                zeros = np.zeros(len(ids), np.float32)
+                rows.append(Row(ids, mask, zeros, np.ones(len(ids), np.float32), np.zeros(len(ids), np.int32)))
+    if demonstrations and not rows:
         raise ConfigError(f"no demonstration has an assistant token within engine.max_context = {max_context}")
     return rows

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from agentgym.protocols import Env
 from agentgym.trainers.rollouts import Rollouts
 from agentgym.types import GroupRequest, Outcome, Trajectory
 
@@ -14,14 +16,34 @@ Played = Callable[[Sequence[Trajectory]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class EvalPlan:
-    """Which held-out episodes to play: `tasks` per env, `samples` of each."""
+class EvalSet:
+    """The first `count` tasks of an env's `split`."""
 
-    env_ids: tuple[str, ...]
-    tasks: int
+    env_id: str
+    split: Literal["train", "test"]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvalPlan:
+    """Which episodes to play: `samples` of each task of the sets."""
+
+    sets: tuple[EvalSet, ...]
     seed: int
     temperature: float = 1.0
     samples: int = 1
+
+    @property
+    def episodes(self) -> int:
+        return self.samples * sum(s.count for s in self.sets)
+
+
+def eval_set(env_id: str, env: Env, tasks: int) -> EvalSet:
+    """Up to `tasks` held-out tasks of an env; its training tasks where it holds none out."""
+    held_out = len(env.tasks("test"))
+    if held_out:
+        return EvalSet(env_id, "test", min(tasks, held_out))
+    return EvalSet(env_id, "train", min(tasks, len(env.tasks("train"))))
 
 
 def play_held_out(rollouts: Rollouts, plan: EvalPlan, *, greedy: bool, played: Played) -> list[Trajectory]:
@@ -29,9 +51,9 @@ def play_held_out(rollouts: Rollouts, plan: EvalPlan, *, greedy: bool, played: P
     temperature = 0.0 if greedy else plan.temperature
     mode = "greedy" if greedy else "sampled"
     requests = [
-        GroupRequest(f"eval:{mode}:{env_id}:{i}", env_id, i, plan.samples, plan.seed, temperature, "test")
-        for env_id in plan.env_ids
-        for i in range(plan.tasks)
+        GroupRequest(f"eval:{mode}:{s.env_id}:{i}", s.env_id, i, plan.samples, plan.seed, temperature, s.split)
+        for s in plan.sets
+        for i in range(s.count)
     ]
     rollouts.submit(requests)
     trajectories: list[Trajectory] = []
@@ -66,13 +88,15 @@ def _rates(groups: dict[str, list[Trajectory]]) -> dict[str, float]:
 
 
 def report(sampled: Sequence[Trajectory], greedy: Sequence[Trajectory]) -> dict[str, Any]:
-    """The figures of one evaluation, as they stand in summary.json. Rates are over scored episodes."""
+    """The figures of one evaluation, as they stand in summary.json. Rates are over scored episodes; tokens and turns
+    are those of the sampled episodes (of the greedy ones where only these were played)."""
     by_kind, by_tag = success_by(sampled)
     greedy_by_kind, greedy_by_tag = success_by(greedy)
-    wins = sum(t.outcome is Outcome.correct for t in sampled)
-    tokens = sum(t.sampled_tokens for t in sampled)
+    played = sampled or greedy
+    wins = sum(t.outcome is Outcome.correct for t in played)
+    tokens = sum(t.sampled_tokens for t in played)
     return {
-        "n": len(sampled),
+        "n": len(played),
         "sampled": success(sampled),
         "greedy": success(greedy),
         "by_kind": by_kind,
@@ -81,10 +105,29 @@ def report(sampled: Sequence[Trajectory], greedy: Sequence[Trajectory]) -> dict[
         "greedy_by_tag": greedy_by_tag,
         **{tag: by_tag.get(tag) for tag in sorted({tag for t in (*sampled, *greedy) for tag in t.tags})},
         "tokens_per_success": tokens / wins if wins else None,
-        "turns": _mean([float(len(t.turns)) for t in sampled]),
+        "turns": _mean([float(len(t.turns)) for t in played]),
         "unscored": sum(t.outcome is Outcome.unscored for t in (*sampled, *greedy)),
     }
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def report_tasks(played: Sequence[Trajectory]) -> dict[str, float]:
+    """Figures over tasks with k scored episodes each: `pass@k`, and the standard error of the success rate.
+
+    The error is clustered by task, as episodes of one task are alike: sqrt(sum over tasks of (sum over its episodes of
+    (x - mean))^2) / n (Miller 2024, "Adding error bars to evals", eq. 4).
+    """
+    tasks: dict[str, list[float]] = defaultdict(list)
+    for trajectory in played:
+        if trajectory.outcome is not Outcome.unscored:
+            tasks[trajectory.task_id].append(float(trajectory.outcome is Outcome.correct))
+    count = sum(map(len, tasks.values()))
+    if not count:
+        return {}
+    mean = sum(map(sum, tasks.values())) / count
+    error = math.sqrt(sum((sum(wins) - mean * len(wins)) ** 2 for wins in tasks.values())) / count
+    tries = max(map(len, tasks.values()))
+    return {f"pass@{tries}": sum(any(wins) for wins in tasks.values()) / len(tasks), "stderr": error}

@@ -63,7 +63,7 @@ class Learner:
             denominator = float(sum(row.trained for row in part))
             for micro in micro_batches(part, self.options.tokens_per_microbatch):
                 value, metrics = self._loss(micro, loss)
-                (value / denominator).backward()
+                torch.autograd.backward(value / denominator)
                 metrics["loss"] = float(value.detach())
                 _add(totals, metrics)
             norms.append(self._update())

@@ -31,7 +31,7 @@ def token_logprobs(
         return _chunk(model, chosen, targets, temperature)
     parts = [
         checkpoint(_chunk, model, h, t, temperature, use_reentrant=False)
-        for h, t in zip(chosen.split(rows), targets.split(rows), strict=True)
+        for h, t in zip(torch.split(chosen, rows), torch.split(targets, rows), strict=True)
     ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 

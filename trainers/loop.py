@@ -103,10 +103,11 @@ def shuffled_rewards(seed: int) -> Callable[[Group], Group]:
 
     def prepare(group: Group) -> Group:
         scored = [i for i, t in enumerate(group.trajectories) if t.reward is not None]
-        rng = np.random.default_rng([seed, sum(group.id.encode())])
-        dealt = dict(zip(scored, rng.permutation([group.trajectories[i].reward for i in scored]), strict=True))
+        rng = np.random.default_rng([seed, *group.id.encode()])
+        dealt = dict(zip(scored, rng.permutation(scored), strict=True))
         trajectories = tuple(
-            replace(t, reward=float(dealt[i])) if i in dealt else t for i, t in enumerate(group.trajectories)
+            replace(t, reward=group.trajectories[dealt[i]].reward) if i in dealt else t
+            for i, t in enumerate(group.trajectories)
         )
         return replace(group, trajectories=trajectories)
 

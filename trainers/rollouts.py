@@ -31,6 +31,10 @@ class RolloutError(AgentGymError):
 class Rollouts(Protocol):
     """Plays what is submitted; groups are received in the order they finish."""
 
+    def ready(self) -> None:
+        """Wait until the worker has loaded its model; it raises here what it cannot load."""
+        ...
+
     def submit(self, requests: Sequence[GroupRequest]) -> None: ...
 
     def receive(self) -> Group:
@@ -61,6 +65,9 @@ class LocalRollouts:
     def _emit(self, group: Group | WorkerFailed) -> None:
         self._done.append(group)
         self._arrived.set()
+
+    def ready(self) -> None:
+        """It was when it was made."""
 
     def submit(self, requests: Sequence[GroupRequest]) -> None:
         async def begin() -> None:
@@ -98,7 +105,12 @@ class ProcessRollouts:
         self._process.start()
         child_end.close()
         self._groups: deque[Group] = deque()
-        self._wait("ready")
+        self._loaded = False
+
+    def ready(self) -> None:
+        if not self._loaded:
+            self._wait("ready")
+            self._loaded = True
 
     def submit(self, requests: Sequence[GroupRequest]) -> None:
         self._send("play", list(requests))

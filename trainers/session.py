@@ -15,10 +15,11 @@ from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
+from agentgym.trainers.batch import Row
 from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint
 from agentgym.trainers.credit import make_credit
-from agentgym.trainers.demonstrations import expert_demonstrations, play_expert
-from agentgym.trainers.evaluation import EvalPlan, play_held_out, report, success
+from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
+from agentgym.trainers.evaluation import EvalPlan, EvalSet, eval_set, play_held_out, report, success
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner, LearnerOptions
@@ -26,13 +27,16 @@ from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
 from agentgym.trainers.models import load_model, pick_device
 from agentgym.trainers.optim import schedule
+from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Frontier, Pipeline, TaskSource
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
-from agentgym.trainers.tiny_model import build_model, build_tokenizer, conversation_texts, save_model
-from agentgym.trainers.warm_start import warm_start
+from agentgym.trainers.tiny_model import save_model
+from agentgym.trainers.warm_start import gather, sft_options, warm_start
 from agentgym.trainers.weights.shared import SharedMemorySync
 from agentgym.types import Group, Trajectory
 
+SAVE_SECONDS = 60.0
+"""A warm start that takes longer than this is checkpointed so often."""
 PROBE_BYTES = 1 << 29
 """Models up to this size keep copies of their last versions, to recompute logprobs with exactly those."""
 
@@ -49,6 +53,8 @@ class Tally:
     unscored: int = 0
     gap: float = 0.0
     before: dict[str, Any] = field(default_factory=dict)
+    sft_steps: int = 0
+    sft_loss: float | None = None
     warm: bool = False
 
 
@@ -61,7 +67,9 @@ class Session:
         self.step = 0
         self._pipeline_state: dict[str, Any] | None = None
         self._began, self._cpu_began = time.perf_counter(), 0.0
-        self._checkpoint = (list_checkpoints(folder.checkpoints) or [None])[-1] if resumed else None
+        checkpoints = list_checkpoints(folder.checkpoints) if resumed else []
+        self._checkpoint = checkpoints[-1] if checkpoints else None
+        self._shown: list[Demonstration] | None = None
         self._rollouts: Rollouts | None = None
         self._sync: SharedMemorySync | None = None
         self._metrics = MetricsWriter(folder)
@@ -82,12 +90,16 @@ class Session:
         if self._checkpoint is not None:
             self._restore(self._checkpoint)
         else:
-            self._new_model()
-        learner_options = self._rl_options()
-        self.learner = Learner(self.model, learner_options, torch.device(pick_device(config.learner.device)))
+            demonstrations = [] if config.model.path else self._demonstrations()
+            origin = starting_model(config, self.folder, self._make_env, demonstrations)
+            self.model, self.tokenizer, self._model_path = asyncio.run(origin)
+        warming = self.tally.sft_steps and not self.tally.warm
+        options = sft_options(config) if warming else self._rl_options()
+        self.learner = Learner(self.model, options, torch.device(pick_device(config.learner.device)))
         if self._checkpoint is not None:
             self.learner.load_state_dict(load_learner_state(self._checkpoint))
-        self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step))
+        if config.trainer.steps or config.eval.tasks:
+            self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step))
         size = sum(p.numel() for p in self.model.parameters())
         self.reporter.note(f"{type(self.model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
 
@@ -95,10 +107,12 @@ class Session:
         """Supervised learning on demonstrations, where the config asks for it."""
         if self.tally.warm or not self.config.sft.steps:
             return
-        renderer = make_renderer(self._model_path, self.config)
-        warm_start(self.learner, renderer, self.config, self._make_env, self.reporter, self.interrupt)
+        if rows := self._demonstrated():
+            self._learn_demonstrations(rows)
         self.learner.restart(self._rl_options())
         self.tally.warm = True
+        if self._rollouts is not None:
+            self._rollouts.ready()  # it loads the model from the folder that is now replaced
         save_model(self.model, self.tokenizer, self.folder.model)
         self.checkpoint()
 
@@ -110,9 +124,9 @@ class Session:
         if when == "before" and self.tally.before:
             return self.tally.before
         self._publish()
-        plan = EvalPlan(tuple(e.id for e in self.config.all_envs), config.tasks, config.seed, config.temperature)
-        modes = (False, True) if config.greedy else (False,)
-        self.reporter.stage(f"evaluate {when}", config.tasks * len(plan.env_ids) * len(modes), "episodes")
+        plan = EvalPlan(self._eval_sets(), config.seed, config.temperature)
+        modes = 2 if config.greedy else 1
+        self.reporter.stage(f"evaluate {when}", plan.episodes * modes, "episodes")
         played: list[Trajectory] = []
 
         def seen(trajectories: Sequence[Trajectory]) -> None:
@@ -175,6 +189,7 @@ class Session:
             "wall_s": round(tally.wall_s, 2),
             "cpu_s": round(tally.cpu_s, 2),
             "rl_cpu_s": round(tally.rl_cpu_s, 2),
+            "sft": {"steps": tally.sft_steps, "loss": tally.sft_loss} if tally.sft_steps else {},
             "before": tally.before,
             "after": after,
             "tokens_per_success": after.get("tokens_per_success"),
@@ -209,42 +224,48 @@ class Session:
         assert self._rollouts is not None, "build() comes first"
         return self._rollouts
 
-    def _new_model(self) -> None:
-        config = self.config
-        if config.model.path:
-            self._model_path = config.model.path
-            self.model = load_model(config.model.path, config.model.dtype, config.model.revision)
-            self.tokenizer = load_tokenizer(config.model.path, config.model.revision)
-            return
-        self.tokenizer = build_tokenizer(asyncio.run(self._texts()))
-        self.model = build_model(
-            len(self.tokenizer),
-            config.model,
-            max_context=config.engine.max_context,
-            seed=config.run.seed,
-            pad=self.tokenizer.pad_token_id,
-            eos=self.tokenizer.eos_token_id,
-        )
-        save_model(self.model, self.tokenizer, self.folder.model)
-        self._model_path = str(self.folder.model)
+    def _demonstrations(self) -> list[Demonstration]:
+        """Played or read once; none where the config asks for no warm start."""
+        if self._shown is None:
+            config = self.config
+            if config.sft.steps:
+                self.reporter.stage("demonstrations", None if config.sft.data else config.sft.examples, "conversations")
+            self._shown = gather(config, self._make_env) if config.sft.steps else []
+            self.reporter.advance(len(self._shown))
+        return self._shown
 
-    async def _texts(self) -> list[str]:
-        """What the envs say and what their experts answer: the tiny model's vocabulary."""
-        conversations, tools = [], []
-        for spec in self.config.all_envs:
-            env = self._make_env(spec.id)
-            demonstrations = await expert_demonstrations(env, 512, self.config.run.seed)
-            for task in env.tasks("test")[:512] if not demonstrations else env.tasks("test")[:256]:
-                if played := await play_expert(env, task, 0, "gold"):
-                    demonstrations.append(played)
-                else:
-                    start = await env.areset(seed=0, options={"task": task})
-                    conversations.append(start.messages)
-                    tools += start.tools
-            conversations += [d.messages for d in demonstrations]
-            tools += [tool for d in demonstrations[:1] for tool in d.tools]
-            await env.aclose()
-        return list(conversation_texts(conversations, tools))
+    def _demonstrated(self) -> list[Row]:
+        """The demonstrations' rows; empty, with a note, where an env has none to show."""
+        if not (shown := self._demonstrations()):
+            remedy = "give conversations by sft.data, demos in the tasks, or an expert in the env"
+            if not self.config.trainer.steps:
+                raise ConfigError(f"nothing to learn from: no env has a scripted expert, no task a demo; {remedy}")
+            self.reporter.note(f"no warm start: no env has a scripted expert, no task a demo ({remedy})")
+        renderer = make_renderer(self._model_path, self.config)
+        return demonstration_rows(renderer, shown, self.config.engine.max_context)
+
+    def _learn_demonstrations(self, rows: Sequence[Row]) -> None:
+        config, tally = self.config, self.tally
+        if not tally.sft_steps:
+            self.learner.restart(sft_options(config))
+        self.reporter.stage("warm start", config.sft.steps, "steps")
+        saved = time.monotonic()
+        for metrics in warm_start(self.learner, rows, config, start=tally.sft_steps):
+            tally.sft_steps += 1
+            tally.sft_loss = metrics["loss"]
+            self.reporter.advance(tally.sft_steps, loss=tally.sft_loss)
+            if self.interrupt.requested or time.monotonic() - saved > SAVE_SECONDS:
+                self.checkpoint()
+                saved = time.monotonic()
+            self.interrupt.check()
+
+    def _eval_sets(self) -> tuple[EvalSet, ...]:
+        tasks = self.config.eval.tasks
+        sets = tuple(eval_set(spec.id, self._make_env(spec.id), tasks) for spec in self.config.all_envs)
+        for chosen in sets:
+            if chosen.split != "test":
+                self.reporter.note(f"{chosen.env_id or 'env'} holds no tasks out: evaluated on its training tasks")
+        return sets
 
     def _restore(self, path: Any) -> None:
         self._model_path = str(path)

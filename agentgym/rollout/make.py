@@ -7,7 +7,6 @@ from typing import Any
 from agentgym.config import Config
 from agentgym.errors import ConfigError, ModelError
 from agentgym.protocols import Parser
-from agentgym.rollout.parsers import detect_format, get_parser
 from agentgym.rollout.renderer import ChatRenderer
 
 
@@ -26,15 +25,18 @@ def load_tokenizer(path: str, revision: str = "") -> Any:
 
 def make_renderer(path: str, config: Config) -> ChatRenderer:
     tokenizer = load_tokenizer(path, config.model.revision)
-    return ChatRenderer(tokenizer, stop_ids=_generation_stops(path), keep_thinking=config.model.keep_thinking)
+    return ChatRenderer(
+        tokenizer,
+        stop_ids=_generation_stops(path),
+        keep_thinking=config.model.keep_thinking,
+        tool_format=config.model.tool_format,
+    )
 
 
-def make_parser(renderer: ChatRenderer, config: Config) -> Parser:
-    name = config.model.tool_format
-    if name == "auto":
-        name = detect_format(renderer.tokenizer.chat_template)
+def make_parser(renderer: ChatRenderer) -> Parser:
+    """The parser of the renderer's tool format; `ConfigError` where there is none."""
     try:
-        return get_parser(name)
+        return renderer.parser
     except ValueError as e:
         raise ConfigError(f"model.tool_format: {e}") from None
 

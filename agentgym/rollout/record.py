@@ -103,7 +103,7 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
         try:
             yield from_row(row)
         except (ValueError, TypeError, AttributeError) as e:
-            raise DataError(f"{path}, line {number}: not a trajectory: {e}") from None
+            raise DataError(f"{path}:{number}: not a trajectory: {e}") from None
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -121,9 +121,9 @@ def _object(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as e:  # UnicodeDecodeError too
-        raise DataError(f"{path}, line {number}: not valid JSON: {e}") from None
+        raise DataError(f"{path}:{number}: not valid JSON: {e}") from None
     if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number}: expected an object, got {type(row).__name__}")
+        raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}")
     return row
 
 

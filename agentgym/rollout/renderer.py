@@ -131,15 +131,11 @@ class ChatRenderer:
         kept = ids[:-1] if len(ids) and ids[-1] in self._enders else ids
         return self._encode.decode(kept)
 
-    def demonstration(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[Ids, Floats]:
-        """A conversation up to its last assistant message as (ids [T], mask [T]), token for token what an episode
-        would hold. Where the template rewrites its past this is the last branch; `branches` gives all."""
-        return self.branches(messages, tools)[-1]
-
     def branches(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> list[tuple[Ids, Floats]]:
-        """All branches of a demonstrated conversation; every assistant message is masked 1 in exactly one of them."""
+        """A conversation up to its last assistant message as (ids [T], mask [T]) a branch, token for token what an
+        episode would hold; every assistant message is masked 1 in exactly one of them."""
         spoken = [i for i, message in enumerate(messages) if message.role == "assistant"]
         if not spoken:
             raise ModelError("a demonstration needs at least one assistant message")

@@ -93,7 +93,7 @@ def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent]:
 
     engine = make_engine(spec.config, spec.model_path, version=spec.version)
     renderer = make_renderer(spec.model_path, spec.config)
-    return engine, Agent(engine, renderer, make_parser(renderer, spec.config))
+    return engine, Agent(engine, renderer, make_parser(renderer))
 
 
 def limits_of(config: Config) -> Limits:

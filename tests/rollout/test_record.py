@@ -178,7 +178,7 @@ def test_malformed_lines_name_file_and_line(tmp_path: Path, line: bytes, says: s
     file.write_bytes(write_lines([example()]) + b"\n" + line)
     with pytest.raises(DataError) as error:
         list(read_trajectories(file))
-    assert f"{file}, line 3: " in str(error.value)
+    assert f"{file}:3: " in str(error.value)
     assert says in str(error.value)
 
 

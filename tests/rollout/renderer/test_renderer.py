@@ -47,7 +47,7 @@ def test_a_demonstration_is_token_for_token_an_episode(
     look = Message("assistant", "I look.", reasoning=reasoning, tool_calls=LOOK.tool_calls)
     answer = Message("assistant", "17", reasoning=reasoning)
     messages = [SYSTEM, USER, look, FOUND, look, FOUND, answer]
-    ids, mask = renderer.demonstration(messages, PROBE_TOOLS)
+    ((ids, mask),) = renderer.branches(messages, PROBE_TOOLS)
     assert ids.dtype == np.int32
     assert mask.dtype == np.float32
     assert ids.shape == mask.shape
@@ -81,7 +81,6 @@ def test_a_demonstration_that_the_template_rewrites_has_branches(renderer_of: Ca
     assert [renderer_of("qwen3").decode(ids[mask > 0].tolist()) for ids, mask in branches] == [
         "<think>\nso\n</think>\n\n17"
     ] * 2
-    assert np.array_equal(renderer_of("qwen3").demonstration(messages)[0], branches[1][0])
     assert renderer_of("qwen3").tokenizer.decode(branches[1][0]).count("<think>") == 1
     (kept,) = renderer_of("qwen3", keep_thinking=True).branches(messages)
     assert renderer_of("qwen3").tokenizer.decode(kept[0]).count("<think>") == 2
@@ -239,7 +238,7 @@ def test_a_demonstration_needs_a_parser(renderer_of: Callable[..., ChatRenderer]
         assert renderer.parser == get_parser("hermes")
     else:
         with pytest.raises(ModelError, match="no parser yet for tool format 'glm'"):
-            renderer.demonstration([USER, LOOK])
+            renderer.branches([USER, LOOK])
 
 
 def test_user_errors_name_what_is_wrong(
@@ -260,7 +259,7 @@ def test_user_errors_name_what_is_wrong(
     with pytest.raises(ModelError, match="No user query"):
         renderer.start([SYSTEM])
     with pytest.raises(ModelError, match="at least one assistant message"):
-        renderer.demonstration([USER])
+        renderer.branches([USER])
 
 
 def test_a_tokenizer_that_marks_beginnings_is_used_on_whole_texts() -> None:
