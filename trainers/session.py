@@ -11,6 +11,7 @@ from typing import Any
 from agentgym.config import Config
 from agentgym.errors import ConfigError, RunError
 from agentgym.protocols import Reporter
+from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory
@@ -175,6 +176,7 @@ class Session:
         summary = self.summary(after)
         self.folder.write_summary(summary)
         self._metrics.close()
+        draw_curve(self.folder)
         return summary
 
     def summary(self, after: dict[str, Any]) -> dict[str, Any]:
