@@ -110,7 +110,6 @@ class ProcessRollouts:
     def ready(self) -> None:
         if not self._loaded:
             self._wait("ready")
-            self._loaded = True
 
     def submit(self, requests: Sequence[GroupRequest]) -> None:
         self._send("play", list(requests))
@@ -162,6 +161,8 @@ class ProcessRollouts:
                 raise payload
             if got == "failed":
                 raise RolloutError(f"the rollout worker failed:\n{payload}")
+            if got == "ready":
+                self._loaded = True  # whatever is waited for: it comes once
             if got == kind:
                 return _unwrap(payload) if kind == "group" else payload
             if got == "group":
