@@ -17,7 +17,7 @@ from rich.console import Console
 
 import agentgym
 from agentgym.arguments import config_table, env_keys, settings, shorthand, split_overrides
-from agentgym.config import Config, load_config
+from agentgym.config import Config, load_config, recipe_for
 from agentgym.errors import ConfigError
 from agentgym.report.progress import duration
 from agentgym.report.summary import headline, write_json
@@ -25,8 +25,6 @@ from agentgym.report.terminal import mendable, reporting, resumable
 from agentgym.run_folder import RunFolder, model_path
 
 F = TypeVar("F", bound=Callable[..., Any])
-DEFAULT = "store"
-"""The recipe of a command that names none."""
 CONFIGURED = ("train", "sft", "eval", "play")
 """Commands that take `--section.key=value`."""
 
@@ -128,7 +126,7 @@ def train(
     given |= {"model.path": model, "trainer.steps": steps, "run.seed": seed}
     overrides = [*shorthand(given), *context.obj]
     if resume is None:
-        config = load_config(recipe or DEFAULT, overrides)
+        config = load_config(recipe_for(recipe, overrides), overrides)
     elif recipe or overrides:
         extra = ", ".join([*([recipe] if recipe else []), *overrides])
         raise ConfigError(f"--resume goes on with the run's own settings: leave out {extra}")
@@ -182,7 +180,8 @@ def sft(
     A line of the file is {"messages": [...], "tools": [...]} in OpenAI's chat shape.
     """
     given = {"env.id": env, "sft.data": data, "model.path": model, "sft.steps": steps, "run.seed": seed}
-    config = load_config(recipe or DEFAULT, [*shorthand(given), *context.obj])
+    overrides = [*shorthand(given), *context.obj]
+    config = load_config(recipe_for(recipe, overrides), overrides)
     if show_config:
         Console().print(config_table(config))
         return

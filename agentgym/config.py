@@ -1,7 +1,8 @@
 """The typed configuration: defaults here <- a recipe or file (TOML) <- `--section.key=value`.
 
-Every field carries its meaning and unit. Unknown keys are refused with the nearest known name; bad values name the
-field and where they came from. Importing this costs no torch.
+The defaults are careful ones for a pretrained model; the recipe `store` has those of the tiny model. Every field
+carries its meaning and unit. Unknown keys are refused with the nearest known name; bad values name the field and where
+they came from. Importing this costs no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentgym.errors import ConfigError
 
+DEFAULT_RECIPE = "store"
 CONTROLS = Literal["none", "shuffle_rewards", "rejection_sampling"]
 
 
@@ -76,9 +78,9 @@ class EngineConfig(Section):
     kind: Literal["local", "scripted"] = "local"
     """`local`: torch in this machine's rollout worker."""
     slots: int = Field(96, ge=1)
-    """Sequences that the engine holds at once."""
-    max_context: int = Field(256, ge=16)
-    """Tokens of a sequence, prompt included."""
+    """Sequences that the engine holds at once; fewer where memory has no room for the cache of so many."""
+    max_context: int = Field(0, ge=0)
+    """Tokens of a sequence, prompt included; 0: as many as the model has positions, at most 4096."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto: a GPU where there is one."""
     threads: int = Field(1, ge=1)
@@ -86,7 +88,7 @@ class EngineConfig(Section):
 
 
 class RolloutConfig(Section):
-    groups: int = Field(32, ge=1)
+    groups: int = Field(16, ge=1)
     """Tasks a step."""
     group_size: int = Field(8, ge=2)
     """Episodes a task."""
@@ -96,7 +98,7 @@ class RolloutConfig(Section):
     """Sampling temperature in training."""
     max_turns: int = Field(0, ge=0)
     """Assistant messages an episode may have; 0: the env's own limit."""
-    max_tokens: int = Field(64, ge=1)
+    max_tokens: int = Field(512, ge=1)
     """Tokens of one assistant message."""
     max_episode_tokens: int = Field(0, ge=0)
     """Sampled tokens of one episode; 0: no limit but the context."""
@@ -128,7 +130,7 @@ class TrainerConfig(Section):
 
 
 class LearnerConfig(Section):
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(1e-6, gt=0)
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """AdamW everywhere, or Muon on the matrices of the blocks and AdamW on the rest."""
@@ -146,9 +148,9 @@ class LearnerConfig(Section):
     """Ratio is clipped above at 1 + clip_high."""
     std: bool = True
     """GRPO divides by the group's standard deviation; false: Dr.GRPO."""
-    minibatches: int = Field(2, ge=1)
+    minibatches: int = Field(1, ge=1)
     """Optimizer steps a batch."""
-    tokens_per_microbatch: int = Field(16384, ge=1)
+    tokens_per_microbatch: int = Field(8192, ge=1)
     """Padded tokens of one forward and backward pass."""
     ranks: int = Field(1, ge=1, le=1)
     """Learner processes (more than one comes with the distributed learner)."""
@@ -167,7 +169,7 @@ class SFTConfig(Section):
     """Demonstrations played by the env's scripted expert."""
     batch_size: int = Field(64, ge=1)
     """Conversations a step."""
-    lr: float = Field(3e-3, gt=0)
+    lr: float = Field(1e-5, gt=0)
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """As `learner.optimizer`."""
@@ -219,6 +221,14 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] | Map
     else:
         layers += [("the command line", _parse_override(text)) for text in overrides]
     return build_config(layers)
+
+
+def recipe_for(recipe: str | Path | None, overrides: Sequence[str] | Mapping[str, Any]) -> str | Path | None:
+    """The recipe of one who may have named none: `store`, which builds and warms up a tiny model; or none, hence the
+    defaults, for a model that is given: its weights are not to be overrun by a tiny model's learning rates."""
+    if recipe is None and not load_config(None, overrides).model.path:
+        return DEFAULT_RECIPE
+    return recipe
 
 
 def build_config(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config:

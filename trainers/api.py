@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentgym.arguments import settings
-from agentgym.config import Config, EnvConfig, load_config
+from agentgym.config import Config, EnvConfig, load_config, recipe_for
 from agentgym.errors import ConfigError
 from agentgym.protocols import Reporter
 from agentgym.report.console import make_reporter
@@ -125,7 +125,7 @@ def resolve(config: Config | Mapping[str, Any] | None, recipe: str | None, overr
     if isinstance(config, Config):
         return config
     given = {**(config or {}), **{key.replace("__", "."): value for key, value in overrides.items()}}
-    return load_config(recipe or "store", given)
+    return load_config(recipe_for(recipe, given), given)
 
 
 def default_dir(config: Config) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentgym.config import Config
+from agentgym.engines.size import context_of
 from agentgym.errors import ConfigError, RunError
 from agentgym.protocols import Reporter
 from agentgym.report.curve import draw_curve
@@ -94,6 +95,7 @@ class Session:
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
             self.model, self.tokenizer, self._model_path = asyncio.run(origin)
+        config.engine.max_context = context_of(self.model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
         options = sft_options(config) if warming else self._rl_options()
         self.learner = Learner(self.model, options, torch.device(pick_device(config.learner.device)))

@@ -19,6 +19,7 @@ import torch
 
 from agentgym.engines.runner import ModelRunner
 from agentgym.engines.sampler import sample, uniforms
+from agentgym.engines.size import context_of, slots_of
 from agentgym.engines.slots import Request, SlotTable
 from agentgym.engines.stats import EngineStats
 from agentgym.engines.weights import load_update
@@ -29,7 +30,8 @@ from agentgym.types import Completion, FinishReason, SamplingParams, WeightUpdat
 class LocalEngine:
     """Implements `protocols.Engine`. It owns `model` from here on (moved, put in eval mode, attention exchanged).
 
-    slots: sequences held at once, idle sessions included; max_context: tokens of a sequence, prompt included;
+    slots: sequences held at once, idle sessions included, fewer where memory has no room for so many; max_context:
+    tokens of a sequence, prompt included, 0 for the model's own (`size.context_of`);
     threads: torch's intra-op threads on a CPU, set for the whole process; prefill_tokens: context tokens run in one
     step; seed: of the seeds for requests that come without one. Raises `ModelError` for a model it cannot run.
     """
@@ -39,7 +41,7 @@ class LocalEngine:
         model: Any,
         *,
         slots: int = 96,
-        max_context: int = 256,
+        max_context: int = 0,
         device: str = "cpu",
         threads: int = 1,
         prefill_tokens: int = 4096,
@@ -49,7 +51,8 @@ class LocalEngine:
         place = torch.device(device)
         if place.type == "cpu":
             torch.set_num_threads(threads)
-        self._table = SlotTable(slots, max_context)
+        max_context = context_of(model.config, max_context)
+        self._table = SlotTable(slots_of(model, slots, max_context, place), max_context)
         self._runner = ModelRunner(model, self._table, place, prefill_tokens)
         self._waiting: deque[Request] = deque()
         self._version = version
@@ -73,6 +76,11 @@ class LocalEngine:
     @property
     def version(self) -> int:
         return self._version
+
+    @property
+    def slots(self) -> int:
+        """Sequences it has room for."""
+        return self._table.slots
 
     @property
     def stats(self) -> dict[str, float]:

@@ -46,9 +46,9 @@ class Worker:
         self._emit = emit
         self._tasks: set[asyncio.Task[None]] = set()
         self.engine, self.agent = build_agent(spec)
-        self._collector = Collector(
-            self.agent, env_factory(spec.config), limits_of(spec.config), concurrency=spec.config.rollout.concurrency
-        )
+        # an episode without a slot of its own would lose its cache every turn
+        room = min(spec.config.rollout.concurrency, getattr(self.engine, "slots", spec.config.rollout.concurrency))
+        self._collector = Collector(self.agent, env_factory(spec.config), limits_of(spec.config), concurrency=room)
 
     def submit(self, request: GroupRequest) -> None:
         task = asyncio.get_running_loop().create_task(self._play(request))

@@ -1,0 +1,30 @@
+"""The built-in recipes, and which one a command takes that names none."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentgym.config import load_config, recipe_for, recipes
+from agentgym.registry import spec
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_load_and_name_a_known_env(name: str) -> None:
+    for env in load_config(name).all_envs:
+        assert spec(env.id)
+
+
+def test_no_recipe_builds_a_tiny_model() -> None:
+    assert recipe_for(None, ["env.id=mine.py:env"]) == "store"
+    assert recipe_for(None, {}) == "store"
+    assert recipe_for("gsm8k", ["model.path=there"]) == "gsm8k"
+
+
+@pytest.mark.parametrize("overrides", [["model.path=there"], {"model": {"path": "there"}}, {"model.path": "there"}])
+def test_a_model_that_is_given_is_not_overrun_by_a_tiny_models_rates(overrides: list[str] | dict[str, object]) -> None:
+    config = load_config(recipe_for(None, overrides), overrides)
+    assert config.sft.steps == 0
+    assert config.learner.optimizer == "adamw"
+    assert config.learner.lr <= 1e-5
+    assert config.sft.lr <= 1e-4
+    assert config.rollout.max_tokens >= 256
