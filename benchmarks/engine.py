@@ -12,17 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import copy
-import json
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from report import machine, spread, versions, write
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 from agentgym.engines.local import LocalEngine
@@ -114,9 +110,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 began = time.process_time()
                 tokens = run(prompts, args.new)
                 speeds[name].append(tokens / (time.process_time() - began))
-        row: dict[str, Any] = {
-            name: {"median": statistics.median(v), "low": min(v), "high": max(v)} for name, v in speeds.items()
-        }
+        row: dict[str, Any] = {name: spread(values) for name, values in speeds.items()}
         row["ratio"] = row["ours"]["median"] / max(row[name]["median"] for name in speeds if name != "ours")
         results[str(batch)] = row
         print(f"batch {batch:4d}  " + "  ".join(f"{n} {row[n]['median']:7.0f}" for n in speeds), flush=True)
@@ -133,12 +127,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = {k: v for k, v in vars(args).items() if k != "json"}
-    machine = {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    report = {"unit": "tokens per CPU-second", "settings": settings, "machine": machine, "versions": versions}
-    report["batches"] = measure(args)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    report = {"unit": "tokens per CPU-second", "settings": settings}
+    report |= {"machine": machine(), "versions": versions("torch", "transformers"), "batches": measure(args)}
+    write(args.json, report)
 
 
 if __name__ == "__main__":
