@@ -96,7 +96,7 @@ class StoreEnv(ToolEnv):
     demo_retry: probability that the `demo` expert calls a busy tool again; else it gives the wrong answer "0".
     demo_two_lookups: share of `two_lookups` among `demo_tasks`; the others are split evenly.
     demo_mistakes: probability that the `demo` expert answers "0" straight away, without any tool.
-    demo_skips: probability, at each later step, that it gives up in the same way.
+    demo_repeats: probability that it makes a call that was answered once more, as if to be sure.
 
     ## Versions
     v0: first.
@@ -112,7 +112,7 @@ class StoreEnv(ToolEnv):
         demo_retry: float = 0.10,
         demo_two_lookups: float = 0.08,
         demo_mistakes: float = 0.5,
-        demo_skips: float = 0.0,
+        demo_repeats: float = 0.2,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -120,7 +120,7 @@ class StoreEnv(ToolEnv):
         self.demo_retry = demo_retry
         self.demo_two_lookups = demo_two_lookups
         self.demo_mistakes = demo_mistakes
-        self.demo_skips = demo_skips
+        self.demo_repeats = demo_repeats
 
     def make_tasks(self, split: str) -> TaskSet:
         return generate(split)
@@ -162,35 +162,34 @@ class Shopper:
 
     def __call__(self, conversation: Sequence[Message]) -> Message:
         seen: dict[str, str] = {}
-        asked, spoken, busy, result = "", 0, False, None
+        calls: list[tuple[str, dict[str, Any]]] = []
+        busy, result = False, None
         for message in conversation:
             if message.role == "assistant":
-                spoken += 1
-                made = message.tool_calls[0]
-                asked = str(made.arguments.get("item", ""))
+                calls += [(made.name, dict(made.arguments)) for made in message.tool_calls]
             elif message.role == "tool":
                 busy = message.text == "busy"
-                if not busy and asked:
-                    seen[asked] = message.text
+                if not busy and "item" in calls[-1][1]:
+                    seen[calls[-1][1]["item"]] = message.text
                 elif not busy:
                     result = message.text
-        if self._gives_up(spoken, busy):
-            return say(MISTAKE)
+        call_id = f"call_{len(calls)}"
+        if self._habits is not None:
+            if self._gives_up(self._habits, calls, busy):
+                return say(MISTAKE)
+            if calls and not busy and calls[-2:-1] != calls[-1:] and self._rng.random() < self._habits.demo_repeats:
+                return call(calls[-1][0], call_id, **calls[-1][1])
         if result is not None:
             return say(result)
         for term in self._terms:
             if term in ITEMS and term not in seen:
-                return call("lookup", f"call_{spoken}", item=term)
-        expression = "".join(seen.get(term, term) for term in self._terms)
-        return call("calculator", f"call_{spoken}", expression=expression)
+                return call("lookup", call_id, item=term)
+        return call("calculator", call_id, expression="".join(seen.get(term, term) for term in self._terms))
 
-    def _gives_up(self, spoken: int, busy: bool) -> bool:
-        habits = self._habits
-        if habits is None:
-            return False
+    def _gives_up(self, habits: StoreEnv, calls: Sequence[Any], busy: bool) -> bool:
         if busy:
             return self._rng.random() >= habits.demo_retry
-        return self._rng.random() < (habits.demo_skips if spoken else habits.demo_mistakes)
+        return not calls and self._rng.random() < habits.demo_mistakes
 
 
 def solve(task: Task, prices: dict[str, int]) -> int:
