@@ -4,6 +4,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 EXTRAS ?= dev
 ARGS  ?=
+RESULTS := benchmarks/results
 # the first interpreter that fits; or say it: make install PYTHON=python3.12
 FITS  := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -13,7 +14,7 @@ FAST  := not slow and not shapes and not sglang and not docker and not gpu
 JOBS  ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-sglang test-docker test-gpu check lint types fmt controls bench clean
+.PHONY: help install train test test-slow test-shapes test-sglang test-docker test-gpu check lint types fmt controls study-seeds bench clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -67,12 +68,17 @@ fmt: install  ## format, and mend what ruff can mend
 	$(BIN)/ruff format .
 
 controls: install  ## RL beside shuffled rewards and rejection sampling
-	$(BIN)/python benchmarks/controls.py $(ARGS)
+	@mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/controls.py --json $(RESULTS)/controls.json $(ARGS)
 
-bench: install  ## the benchmarks, one JSON file each under runs/bench
-	@mkdir -p runs/bench
-	@for b in $(filter-out benchmarks/controls.py,$(wildcard benchmarks/*.py)); do \
-	  echo "== $$b"; $(BIN)/python $$b --json runs/bench/$$(basename $$b .py).json $(ARGS) || exit 1; done
+study-seeds: install  ## the default run under three seeds
+	@mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/seeds.py --json $(RESULTS)/seeds.json $(ARGS)
+
+bench: install  ## speed: the engine alone, and the whole against TRL
+	@mkdir -p $(RESULTS)
+	@for b in engine vs_trl; do \
+	  echo "== $$b"; $(BIN)/python benchmarks/$$b.py --json $(RESULTS)/$$b.json $(ARGS) || exit 1; done
 
 clean:  ## remove caches and builds; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
