@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,11 @@ class RunFolder:
             raise RunError(f"{folder.path} is no run folder: it has no config.toml")
         folder._make("trajectories", "checkpoints")
         return folder
+
+    def discard(self) -> None:
+        """Remove the folder of a run that could not begin, if there is nothing in it beyond its configuration."""
+        if [path.name for path in self.path.rglob("*") if path.is_file()] == ["config.toml"]:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def load_config(self) -> Config:
         """The configuration that the run was started with."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from agentgym.envs.data_files import find_files, rows_of
 from agentgym.errors import ConfigError, DataError
 from agentgym.types import Message, Task
 
@@ -164,36 +164,41 @@ def load_tasks(path: str, read: Callable[[Row, str], Task] = task_from_row) -> T
     return load_split(path, read, "train", 0.0)
 
 
-def load_split(path: str, read: Callable[[Row, str], Task], split: str, share: float) -> TaskSet:
-    """One split of a JSONL file, as `split_tasks`. A file is read once as long as it does not change."""
+def load_split(data: str, read: Callable[[Row, str], Task], split: str, share: float) -> TaskSet:
+    """One split of a JSONL file, or of a data set on the hub (`data_files.find_files`): the data's own files for it,
+    else as `split_tasks`. A file is read once as long as it does not change."""
+    files = find_files(data)
+    paths = files.test if files.test and split == "test" else files.train
+    version = tuple([_version(Path(path)) for path in paths])
+    return _load_split(paths, read, split, 0.0 if files.test else share, version)
+
+
+def _version(path: Path) -> tuple[str, int, int]:
     try:
-        stat = Path(path).stat()
-        return _load_split(path, read, split, share, (str(Path(path).resolve()), stat.st_mtime_ns, stat.st_size))
+        stat = path.stat()
     except OSError as e:
         raise DataError(f"{path}: cannot read the tasks: {e.strerror}") from None
+    if path.is_dir():
+        raise DataError(f"{path}: cannot read the tasks: it is a folder; give a JSONL file")
+    return str(path.resolve()), stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=16)
-def _load_split(path: str, read: Callable[[Row, str], Task], split: str, share: float, version: Any) -> TaskSet:
-    return split_tasks(_read_file(path, read, version), split, share)
+def _load_split(
+    paths: tuple[str, ...], read: Callable[[Row, str], Task], split: str, share: float, version: Any
+) -> TaskSet:
+    return split_tasks(_read_files(paths, read, version), split, share)
 
 
 @lru_cache(maxsize=8)
-def _read_file(path: str, read: Callable[[Row, str], Task], version: Any) -> tuple[Task, ...]:
-    tasks = []
-    with open(path, "rb") as lines:
-        for number, raw in enumerate(lines, 1):
-            if not raw.strip():
-                continue
+def _read_files(paths: tuple[str, ...], read: Callable[[Row, str], Task], version: Any) -> tuple[Task, ...]:
+    tasks: list[Task] = []
+    for path in paths:
+        for where, row in rows_of(path):
             try:
-                row = json.loads(raw)
-                if not isinstance(row, dict):
-                    raise ValueError(f"expected a JSON object, got {type(row).__name__}")
-                tasks.append(read(row, str(number - 1)))
-            except (json.JSONDecodeError, UnicodeDecodeError) as e:
-                raise DataError(f"{path}:{number}: not valid JSON: {e}") from None
+                tasks.append(read(row, str(len(tasks))))
             except ValueError as e:
-                raise DataError(f"{path}:{number}: {e}") from None
+                raise DataError(f"{where}: {e}") from None
     if not tasks:
-        raise DataError(f"{path}: no tasks in it")
+        raise DataError(f"{paths[0]}: no tasks in it")
     return tuple(tasks)

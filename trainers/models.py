@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ModelError
+from agentgym.hub import check_model
 
 
 def load_model(path: str, dtype: str = "float32", revision: str = "") -> Any:
@@ -14,23 +14,12 @@ def load_model(path: str, dtype: str = "float32", revision: str = "") -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    folder = Path(path)
-    if folder.exists():
-        _check_folder(folder)
+    check_model(path, revision)
     logging.disable_progress_bar()
     try:
         return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), revision=revision or None)
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         raise ModelError(f"model.path = {path!r}: cannot load a causal language model: {_reason(e)}") from None
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ModelError(f"model.path = {str(folder)!r}: is a file; give the model's folder or a Hugging Face id")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"model.path = {str(folder)!r}: has no config.json, so it is no model folder")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        raise ModelError(f"model.path = {str(folder)!r}: has no weights (*.safetensors); is the download complete?")
 
 
 def _reason(error: Exception) -> str:

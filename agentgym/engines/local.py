@@ -24,6 +24,7 @@ from agentgym.engines.slots import Request, SlotTable
 from agentgym.engines.stats import EngineStats
 from agentgym.engines.weights import load_update
 from agentgym.errors import EngineFault, ModelError
+from agentgym.hub import check_model
 from agentgym.types import Completion, FinishReason, SamplingParams, WeightUpdate
 
 
@@ -67,6 +68,7 @@ class LocalEngine:
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
+        check_model(path, revision)
         try:
             model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, revision=revision or "main")
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:

@@ -15,7 +15,9 @@ Floats are written so that they come back as the same float32. Keys beside these
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,14 +109,14 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line of a JSONL file that is not empty; raises `DataError`."""
+    """(line number, object) of every line of a JSONL file (.gz too) that is not empty; raises `DataError`."""
     try:
-        with open(path, "rb") as file:
+        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, _object(path, number, line)
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read: {e.strerror or e}") from None
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from None
 
 
 def _object(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def _object(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
     except ValueError as e:  # UnicodeDecodeError too
         raise DataError(f"{path}:{number}: not valid JSON: {e}") from None
     if not isinstance(row, dict):
-        raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}")
+        raise DataError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
     return row
 
 

@@ -158,7 +158,7 @@ TURN = to_row(example())["turns"][0]
     ("line", "says"),
     [
         (b"{oops\n", "not valid JSON"),
-        (b"[1]\n", "expected an object, got list"),
+        (b"[1]\n", "expected a JSON object, got list"),
         (b"\xff\xfe\n", "not valid JSON"),
         (b"{}\n", "messages is missing"),
         (broken(turns="x"), "turns: expected list, got str"),
