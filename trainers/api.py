@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentgym.arguments import settings
 from agentgym.config import Config, EnvConfig, load_config, recipe_for
-from agentgym.errors import ConfigError
+from agentgym.errors import ConfigError, UserError
+from agentgym.event_loop import outside_event_loop
 from agentgym.protocols import Reporter
 from agentgym.report.console import make_reporter
 from agentgym.run_folder import RunFolder, model_path
 
+if TYPE_CHECKING:
+    from agentgym.trainers.session import Session
 
+
+@outside_event_loop()
 def train(
     config: Config | Mapping[str, Any] | None = None,
     *,
@@ -39,7 +44,7 @@ def train(
     reporter = reporter or make_reporter(resolved.run.live)
     session = Session(resolved, folder, reporter, resumed=resume is not None)
     try:
-        session.build()
+        _build(session, folder if resume is None else None)
         session.warm_start()
         session.evaluate("before")
         session.learn()
@@ -70,6 +75,7 @@ def sft(
     return train(resolved, reporter=reporter)
 
 
+@outside_event_loop()
 def evaluate(
     model: str,
     env: str | EnvConfig | None = None,
@@ -118,6 +124,15 @@ def evaluate(
             reporter.close()
     figures = report([], played) if greedy else report(played, [])
     return {"model": model, "env": config.env.id, "split": chosen_set.split, **figures, **report_tasks(played)}
+
+
+def _build(session: Session, new: RunFolder | None) -> None:
+    try:
+        session.build()
+    except UserError:  # nothing has been done yet: the mended command may use the same folder
+        if new is not None:
+            new.discard()
+        raise
 
 
 def resolve(config: Config | Mapping[str, Any] | None, recipe: str | None, overrides: Mapping[str, Any]) -> Config:
