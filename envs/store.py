@@ -95,7 +95,8 @@ class StoreEnv(ToolEnv):
     busy: probability that a call is answered "busy".
     demo_retry: probability that the `demo` expert calls a busy tool again; else it gives the wrong answer "0".
     demo_two_lookups: share of `two_lookups` among `demo_tasks`; the others are split evenly.
-    demo_mistakes: probability that the `demo` expert answers "0" straight away, without any tool.
+    demo_mistakes: probability that the `demo` expert answers "0" straight away, without any tool; where two lookups
+        are needed it has two occasions to.
     demo_repeats: probability that it makes a call that was answered once more, as if to be sure.
 
     ## Versions
@@ -112,7 +113,7 @@ class StoreEnv(ToolEnv):
         demo_retry: float = 0.10,
         demo_two_lookups: float = 0.08,
         demo_mistakes: float = 0.5,
-        demo_repeats: float = 0.2,
+        demo_repeats: float = 0.25,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -189,7 +190,9 @@ class Shopper:
     def _gives_up(self, habits: StoreEnv, calls: Sequence[Any], busy: bool) -> bool:
         if busy:
             return self._rng.random() >= habits.demo_retry
-        return not calls and self._rng.random() < habits.demo_mistakes
+        # a question that needs two lookups discourages twice
+        tries = (1 - habits.demo_mistakes) ** max(1, sum(term in ITEMS for term in self._terms))
+        return not calls and self._rng.random() >= tries
 
 
 def solve(task: Task, prices: dict[str, int]) -> int:
