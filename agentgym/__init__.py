@@ -13,6 +13,8 @@ from agentgym.registry import env_ids, make, make_env, make_vec, register, regis
 if TYPE_CHECKING:
     from agentgym.config import load_config as load_config
     from agentgym.envs.rubric import Component as Component
+    from agentgym.envs.script import call as call
+    from agentgym.envs.script import say as say
     from agentgym.envs.tool_env import ToolEnv as ToolEnv
     from agentgym.rollout.parsers import parse_tool_calls as parse_tool_calls
     from agentgym.tools.decorator import StopEpisode as StopEpisode
@@ -38,9 +40,11 @@ _LAZY = {
     "ToolBusy": "agentgym.tools.decorator",
     "ToolCall": "agentgym.types",
     "ToolEnv": "agentgym.envs.tool_env",
+    "call": "agentgym.envs.script",
     "evaluate": "agentgym.trainers.api",
     "load_config": "agentgym.config",
     "parse_tool_calls": "agentgym.rollout.parsers",
+    "say": "agentgym.envs.script",
     "tool": "agentgym.tools.decorator",
     "train": "agentgym.trainers.api",
 }

@@ -182,14 +182,15 @@ def _call_in(index: int, row: Any) -> ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A problem with its answer. Success is reported by `kind`; `demo` is a gold conversation, if one exists."""
+    """A problem with its answer. Success is reported by `kind`. `demo` is how an agent goes on from the prompt, if that
+    is known: its own messages, and either all of the tools' answers to them or none."""
 
     id: str
     prompt: str | tuple[Message, ...]
     answer: Any = None
     kind: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    demo: tuple[Message, ...] | None = None
+    demo: Sequence[Message] | None = None
 
 
 @dataclass(frozen=True, slots=True)

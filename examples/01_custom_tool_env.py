@@ -1,6 +1,7 @@
 """A tool environment of one's own: two tools, a few tasks, a reward.
 
-Train it:  agentgym train --env examples/01_custom_tool_env.py:bookings
+Watch it:  agentgym play examples/01_custom_tool_env.py:bookings
+Train it:  agentgym train --env examples/01_custom_tool_env.py:bookings --steps 20
 """
 
 import agentgym as ag
@@ -23,10 +24,16 @@ def book(train: str, count: int, episode: ag.Episode) -> str:
     return f"code {train}-{count}"
 
 
-TASKS = [(f"Book {n} seats on {train}. Answer with the code.", [train, n]) for train in FREE for n in (1, 2, 3)]
+def task(train: str, n: int, careful: bool) -> ag.Task:
+    """The demo shows a tiny model how to begin; half of the demos forget to book, which only the reward can tell."""
+    demo = [*([ag.call("book", train=train, count=n)] if careful else []), ag.say(f"{train}-{n}")]
+    return ag.Task(f"{train}/{n}/{careful}", f"Book {n} seats on {train}. Answer with the code.", [train, n], demo=demo)
 
 
-@ag.register("Bookings-v0", tools=[seats, book], tasks=TASKS, max_turns=4)
+TASKS = [task(train, n, careful) for train in FREE for n in (1, 2, 3) for careful in (True, False)]
+
+
+@ag.register("Bookings-v0", tools=[seats, book], tasks=TASKS, max_turns=4, holdout=0)
 def bookings(task: ag.Task, answer: str, episode: ag.Episode) -> float:
     booked = episode.state.get("booked") == task.answer
     return 0.5 * booked + 0.5 * (booked and answer.strip() == "{}-{}".format(*task.answer))

@@ -22,9 +22,12 @@ class Demonstration:
 
 
 async def play_expert(env: Env, task: Task, seed: int, style: str = "demo") -> Demonstration | None:
-    """What the env's scripted player of `task` does; the task's own `demo` where it has one; None without either."""
+    """What the env's scripted player of `task` does; the task's own `demo` where it has one; None without either.
+
+    A demo that makes calls without saying what they answered is played, so that the env answers them.
+    """
     start = await env.areset(seed=seed, options={"task": task})
-    if task.demo is not None:
+    if task.demo is not None and _is_whole(task.demo):
         return Demonstration((*start.messages, *task.demo), start.tools)
     policy = env.expert(task, seed, style)
     if policy is None:
@@ -37,6 +40,10 @@ async def play_expert(env: Env, task: Task, seed: int, style: str = "demo") -> D
         messages += step.messages
         if step.done:
             return Demonstration(tuple(messages), start.tools)
+
+
+def _is_whole(demo: Sequence[Message]) -> bool:
+    return not any(message.tool_calls for message in demo) or any(message.role == "tool" for message in demo)
 
 
 async def expert_demonstrations(env: Env, count: int, seed: int) -> list[Demonstration]:
