@@ -149,7 +149,8 @@ def _train(config: Config, resume: str | None) -> None:
         reporter.result(f"trained in {duration(summary['wall_s'])}", headline(summary))
     found = [name for name in ("curve.png", "summary.json") if (Path(config.run.dir) / name).exists()]
     print(f"\nThe run is in {config.run.dir} ({', '.join(found)}). Watch its agent play:")
-    print(f"  agentgym play {config.all_envs[0].id} --model {config.run.dir}")
+    first = "" if len(config.all_envs) == 1 else f"{config.all_envs[0].id} "
+    print(f"  agentgym play {first}--model {config.run.dir}")
 
 
 def check_envs(config: Config) -> None:
@@ -245,7 +246,7 @@ def evaluate(
 @command("play")
 def play(
     context: typer.Context,
-    env: Annotated[str, typer.Argument(help="Environment: an id, or path.py:name.")],
+    env: Annotated[str | None, typer.Argument(help="Environment: an id, or path.py:name; none: the run's.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Watch this model folder, id or run play.")] = None,
     human: Annotated[bool, typer.Option("--human", help="Play it yourself, in the agent's place.")] = False,
     expert: Annotated[bool, typer.Option("--expert", help="Watch the env's scripted expert.")] = False,
@@ -263,7 +264,7 @@ def play(
     \b
     agentgym play agentgym/Store-v0                            # its scripted expert
     agentgym play agentgym/Store-v0 --human                    # you are the agent
-    agentgym play agentgym/Store-v0 --model runs/store-v0-...  # a trained agent
+    agentgym play --model runs/store-v0-20260801-120000        # a trained agent
     """
     if sum((human, expert, model is not None)) > 1:
         raise ConfigError("--model, --human and --expert are three players: choose one")

@@ -79,7 +79,7 @@ def test_train_tells_its_figures_and_where_the_run_is(
     assert out.startswith("[  0.0s]   training in there\n")
     assert "trained in 1m01s" in out
     assert "0.25 -> 0.90" in out
-    assert "agentgym play agentgym/Store-v0 --model there" in out
+    assert "agentgym play --model there" in out
 
 
 def test_data_reward_and_tools_are_an_env(trained: list[tuple[Config, dict[str, Any]]], tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from agentgym.errors import ConfigError, DataError
-from agentgym.protocols import Env, Renderer
+from agentgym.errors import ConfigError, DataError, EpisodeFault
+from agentgym.protocols import Env, Policy, Renderer
 from agentgym.rollout.record import read_rows
 from agentgym.trainers.batch import Row
 from agentgym.types import Message, Task
@@ -32,14 +32,21 @@ async def play_expert(env: Env, task: Task, seed: int, style: str = "demo") -> D
     policy = env.expert(task, seed, style)
     if policy is None:
         return None
-    messages = list(start.messages)
+    try:
+        return Demonstration(tuple(await _play(env, policy, start.messages)), start.tools)
+    except EpisodeFault as fault:
+        raise ConfigError(f"the demonstration of task {task.id!r} cannot be played: {fault}") from fault
+
+
+async def _play(env: Env, policy: Policy, prompt: Sequence[Message]) -> list[Message]:
+    messages = list(prompt)
     while True:
         message = policy(messages)
         messages.append(message)
         step = await env.astep(message)
         messages += step.messages
         if step.done:
-            return Demonstration(tuple(messages), start.tools)
+            return messages
 
 
 def _is_whole(demo: Sequence[Message]) -> bool:
