@@ -21,7 +21,7 @@ from agentgym.config import Config, load_config, recipe_for
 from agentgym.errors import ConfigError
 from agentgym.report.progress import duration
 from agentgym.report.summary import headline, write_json
-from agentgym.report.terminal import mendable, reporting, resumable
+from agentgym.report.terminal import mendable, quiet_libraries, reporting, resumable
 from agentgym.run_folder import RunFolder, model_path
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -273,6 +273,7 @@ def play(
 
     player: Player = "model" if model else "human" if human else "expert"
     where = model_path(model) if model else ""
+    quiet_libraries()
     play_episodes(config, player, where, episodes=episodes, seed=seed, task=task, temperature=temperature)
 
 

@@ -31,11 +31,15 @@ def mendable() -> Iterator[None]:
         sys.exit(130)
 
 
+def quiet_libraries() -> None:
+    """Their bars would write across the view; HF_HUB_DISABLE_PROGRESS_BARS=0 brings them back."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 @contextmanager
 def reporting(config: Config, title: str, quiet: bool = False) -> Iterator[Reporter]:
     """A reporter that says something at once and gives the terminal back whatever happens; quiet: on stderr."""
-    # their bars would write across the view; HF_HUB_DISABLE_PROGRESS_BARS=0 brings them back
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quiet_libraries()
     reporter = PlainReporter(sys.stderr) if quiet else make_reporter(config.run.live)
     try:
         reporter.note(title)
