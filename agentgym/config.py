@@ -71,7 +71,7 @@ class ModelConfig(Section):
     width: int = Field(128, ge=8)
     """Tiny model: hidden size."""
     heads: int = Field(4, ge=1)
-    """Tiny model: attention heads (one key-value head)."""
+    """Tiny model: attention heads."""
 
 
 class EngineConfig(Section):

@@ -97,7 +97,7 @@ class StoreEnv(ToolEnv):
     demo_two_lookups: share of `two_lookups` among `demo_tasks`; the others are split evenly.
     demo_mistakes: probability that the `demo` expert answers "0" straight away, without any tool; where two lookups
         are needed it has two occasions to.
-    demo_repeats: probability that it makes a call that was answered once more, as if to be sure.
+    demo_repeats: probability, after each answered call, that it makes the same call again, as if to be sure.
 
     ## Versions
     v0: first.
@@ -113,7 +113,7 @@ class StoreEnv(ToolEnv):
         demo_retry: float = 0.10,
         demo_two_lookups: float = 0.08,
         demo_mistakes: float = 0.5,
-        demo_repeats: float = 0.25,
+        demo_repeats: float = 0.35,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -178,7 +178,7 @@ class Shopper:
         if self._habits is not None:
             if self._gives_up(self._habits, calls, busy):
                 return say(MISTAKE)
-            if calls and not busy and calls[-2:-1] != calls[-1:] and self._rng.random() < self._habits.demo_repeats:
+            if calls and not busy and self._rng.random() < self._habits.demo_repeats:
                 return call(calls[-1][0], call_id, **calls[-1][1])
         if result is not None:
             return say(result)

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
@@ -118,10 +118,15 @@ def test_demonstrations_are_imperfect_as_asked(play: Callable[..., Any]) -> None
 def test_demo_numbers_are_arguments(play: Callable[..., Any]) -> None:
     perfect = StoreEnv(demo_mistakes=0.0, demo_retry=1.0)
     assert all(play(perfect, "demo", seed=i, index=i)[1].reward == 1 for i in range(60))
-    unsure = StoreEnv(demo_repeats=1.0, demo_mistakes=0.0, busy=0.0)
+    unsure = StoreEnv(demo_repeats=0.5, demo_mistakes=0.0, busy=0.0)
+    repeated = 0
     for seed in range(30):
-        _, step, messages = play(unsure, "demo", seed=seed, index=seed)
-        made = [(c.name, c.arguments) for message in messages for c in message.tool_calls]
-        assert step.reward == 1
-        assert made[::2] == made[1::2]  # each call twice, never more often
-        assert len(made) == 2 * len({str(c) for c in made})
+        made = [
+            str((c.name, c.arguments))
+            for message in play(unsure, "demo", seed=seed, index=seed)[2]
+            for c in message.tool_calls
+        ]
+        needed = [call for call, _ in groupby(made)]
+        assert len(needed) == len(set(needed))  # a call is made again at once or never
+        repeated += len(made) - len(needed)
+    assert repeated > 20
