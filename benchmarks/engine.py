@@ -19,9 +19,11 @@ from typing import Any
 
 import torch
 from report import machine, spread, versions, write
-from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
+from transformers import DynamicCache
 
+from agentgym.config import ModelConfig
 from agentgym.engines.local import LocalEngine
+from agentgym.trainers.tiny_model import build_model
 from agentgym.types import SamplingParams
 
 _WARM_UP = 8  # short rounds, enough for our engine to have recorded its steps
@@ -30,20 +32,8 @@ Contender = Callable[[list[list[int]], int], int]
 
 def tiny(args: argparse.Namespace) -> Any:
     """The model that `agentgym train` builds by default, with random weights."""
-    torch.manual_seed(0)
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=args.vocab,
-            hidden_size=args.width,
-            intermediate_size=2 * args.width,
-            num_hidden_layers=args.layers,
-            num_attention_heads=4,
-            num_key_value_heads=1,
-            head_dim=args.width // 4,
-            tie_word_embeddings=True,
-            max_position_embeddings=4096,
-        )
-    ).eval()
+    size = ModelConfig(width=args.width, layers=args.layers)
+    return build_model(args.vocab, size, max_context=4096, seed=0).eval()
 
 
 def ours(model: Any, slots: int, context: int) -> Contender:

@@ -111,7 +111,7 @@ class StoreEnv(ToolEnv):
         *args: Any,
         busy: float = 0.15,
         demo_retry: float = 0.10,
-        demo_two_lookups: float = 0.08,
+        demo_two_lookups: float = 0.075,
         demo_mistakes: float = 0.5,
         demo_repeats: float = 0.35,
         **kwargs: Any,
