@@ -1,8 +1,4 @@
-"""A tool environment of one's own: two tools, a few tasks, a reward.
-
-Watch it:  agentgym play examples/01_custom_tool_env.py:bookings
-Train it:  agentgym train --env examples/01_custom_tool_env.py:bookings --steps 20
-"""
+"""An environment of one's own. Train it: agentgym train --env examples/01_custom_tool_env.py:bookings --steps 20"""
 
 import agentgym as ag
 
@@ -24,8 +20,7 @@ def book(train: str, count: int, episode: ag.Episode) -> str:
     return f"code {train}-{count}"
 
 
-def task(train: str, n: int, careful: bool) -> ag.Task:
-    """The demo shows a tiny model how to begin; half of the demos forget to book, which only the reward can tell."""
+def task(train: str, n: int, careful: bool) -> ag.Task:  # a tiny model begins with the demos; half forget to book
     demo = [*([ag.call("book", train=train, count=n)] if careful else []), ag.say(f"{train}-{n}")]
     return ag.Task(f"{train}/{n}/{careful}", f"Book {n} seats on {train}. Answer with the code.", [train, n], demo=demo)
 
@@ -40,8 +35,6 @@ def bookings(task: ag.Task, answer: str, episode: ag.Episode) -> float:
 
 
 if __name__ == "__main__":
-    env = ag.make("Bookings-v0", render_mode="ansi")
-    env.reset(seed=0, options={"index": 0})
-    env.step('<tool_call>{"name": "book", "arguments": {"train": "ICE7", "count": 1}}</tool_call>')
-    _, reward, *_ = env.step("ICE7-1")
-    print(env.render(), f"reward: {reward}", sep="\n")
+    env = ag.make("Bookings-v0")
+    print(env.reset(seed=0, options={"index": 0})[0])
+    print(env.step(ag.call("book", train="ICE7", count=1))[0], "-> reward:", env.step("ICE7-1")[1])

@@ -41,7 +41,7 @@ async def main() -> None:
     rows = demonstration_rows(renderer, shown, CONTEXT)
     for step in range(60):  # a warm start, so that there is something to reward
         learner.train(rows, supervised_loss, seed=step)
-    learner.restart(LearnerOptions(lr=1e-3, minibatches=2))
+    learner.restart(LearnerOptions(lr=6e-4, minibatches=2))
     engine = LocalEngine(copy.deepcopy(model), slots=64, max_context=CONTEXT)
     collector = Collector(Agent(engine, renderer, renderer.parser), ag.make_env, Limits(message_tokens=32))
 

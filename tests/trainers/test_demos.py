@@ -1,0 +1,54 @@
+"""What a task's `demo` becomes: a whole conversation stays as it is; one that only says the agent's part is played."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import agentgym as ag
+from agentgym.errors import ConfigError
+from agentgym.trainers.demonstrations import expert_demonstrations, play_expert
+
+
+@ag.tool
+def double(n: int) -> int:
+    """Twice a number."""
+    return 2 * n
+
+
+def env_of(task: ag.Task, **options: object) -> ag.ToolEnv:
+    return ag.ToolEnv([task], tools=[double], holdout=0, **options)
+
+
+def test_the_env_answers_the_calls_of_a_demo_that_does_not() -> None:
+    task = ag.Task("t", "2*4?", 8, demo=[ag.call("double", n=4), ag.say("8")])
+    played = asyncio.run(play_expert(env_of(task), task, seed=0))
+    assert played is not None
+    assert [(m.role, m.text) for m in played.messages] == [
+        ("user", "2*4?"),
+        ("assistant", ""),
+        ("tool", "8"),
+        ("assistant", "8"),
+    ]
+
+
+def test_a_whole_conversation_stays_as_it_is() -> None:
+    told = (ag.call("double", n=4), ag.Message("tool", "eight", tool_call_id="call_0"), ag.say("8"))
+    task = ag.Task("t", "2*4?", 8, demo=told)
+    played = asyncio.run(play_expert(env_of(task), task, seed=0))
+    assert played is not None
+    assert played.messages[1:] == told
+
+
+def test_tasks_without_a_demo_show_nothing() -> None:
+    assert asyncio.run(expert_demonstrations(env_of(ag.Task("t", "2*4?", 8)), 3, seed=0)) == []
+
+
+def test_a_reward_that_raises_is_told() -> None:
+    def broken(task: ag.Task, answer: str, episode: ag.Episode) -> float:
+        raise ZeroDivisionError("by mistake")
+
+    task = ag.Task("t", "2*4?", 8, demo=[ag.call("double", n=4), ag.say("8")])
+    with pytest.raises(ConfigError, match="demonstration of task 't' cannot be played: .*by mistake"):
+        asyncio.run(play_expert(env_of(task, reward=broken), task, seed=0))
