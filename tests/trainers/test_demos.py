@@ -50,5 +50,5 @@ def test_a_reward_that_raises_is_told() -> None:
         raise ZeroDivisionError("by mistake")
 
     task = ag.Task("t", "2*4?", 8, demo=[ag.call("double", n=4), ag.say("8")])
-    with pytest.raises(ConfigError, match="demonstration of task 't' cannot be played: .*by mistake"):
+    with pytest.raises(ConfigError, match=r"demonstration of task 't' cannot be played: .*by mistake"):
         asyncio.run(play_expert(env_of(task, reward=broken), task, seed=0))
