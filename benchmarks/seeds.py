@@ -1,6 +1,6 @@
 """The default run under several seeds, nothing else changed.
 
-    python benchmarks/seeds.py --json FILE [--seeds 0,1,2] [--recipe store] [--trainer.steps=30 ...]
+    python benchmarks/seeds.py --json FILE [--seeds 0,1,2] [--recipe store] [--keep DIR] [--trainer.steps=30 ...]
 
 Each seed is a whole `agentgym train` in a process of its own; the figures are those of its summary.json, as median,
 lowest and highest over the seeds. The evaluation is the one after the last step: none is picked.
@@ -41,11 +41,12 @@ def main() -> None:
     parser.add_argument("--recipe", default="store")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, help="leave the run folders here")
     args, overrides = parser.parse_known_args()
     summaries = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in (int(text) for text in args.seeds.split(",")):
-            summaries[seed] = run(args.recipe, seed, overrides, Path(folder) / str(seed))
+            summaries[seed] = run(args.recipe, seed, overrides, (args.keep or Path(folder)) / f"seed-{seed}")
     report: dict[str, Any] = {}
     for when in ("before", "after"):
         found = [rates(summary, when) for summary in summaries.values()]

@@ -81,7 +81,7 @@ def build_model(
             intermediate_size=2 * config.width,
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
-            num_key_value_heads=config.heads,  # with one, copying took twice the steps
+            num_key_value_heads=config.heads,  # with shared ones, copying takes far longer to learn
             head_dim=config.width // config.heads,
             max_position_embeddings=max(512, max_context),
             tie_word_embeddings=True,
