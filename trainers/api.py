@@ -95,7 +95,7 @@ def evaluate(
     standard error of the success rate, clustered by task). Raises `UserError`s.
     """
     from agentgym.rollout.worker import WorkerSpec, env_factory
-    from agentgym.trainers.evaluation import EvalPlan, eval_set, play_held_out, report, report_tasks, success
+    from agentgym.trainers import evaluation
     from agentgym.trainers.rollouts import make_rollouts
 
     if config is None:
@@ -103,27 +103,35 @@ def evaluate(
         config = settings(model, None, chosen, None, None, None, [])
     if isinstance(env, EnvConfig):
         config.env = env
-    chosen_set = eval_set(config.env.id, env_factory(config)(config.env.id), tasks)
-    plan = EvalPlan((chosen_set,), config.eval.seed if seed is None else seed, temperature, samples)
+    chosen_set = evaluation.eval_set(config.env.id, env_factory(config)(config.env.id), tasks)
+    plan = evaluation.EvalPlan((chosen_set,), config.eval.seed if seed is None else seed, temperature, samples)
     own = reporter is None
     reporter = reporter or make_reporter(config.run.live)
     played: list[Any] = []
 
     def seen(trajectories: Any) -> None:
         played.extend(trajectories)
-        reporter.advance(len(played), success=success(played) or 0.0)
+        reporter.advance(len(played), success=evaluation.shown(evaluation.success(played)))
 
     rollouts = make_rollouts(WorkerSpec(config, model_path(model)))
     try:
         rollouts.ready()
         reporter.stage("evaluate", plan.episodes, "episodes")
-        play_held_out(rollouts, plan, greedy=greedy, played=seen)
+        evaluation.play_held_out(rollouts, plan, greedy=greedy, played=seen)
+        if remark := evaluation.unscored_remark(played):
+            reporter.note(remark)
     finally:
         rollouts.close()
         if own:
             reporter.close()
-    figures = report([], played) if greedy else report(played, [])
-    return {"model": model, "env": config.env.id, "split": chosen_set.split, **figures, **report_tasks(played)}
+    figures = evaluation.report([], played) if greedy else evaluation.report(played, [])
+    return {
+        "model": model,
+        "env": config.env.id,
+        "split": chosen_set.split,
+        **figures,
+        **evaluation.report_tasks(played),
+    }
 
 
 def _build(session: Session, new: RunFolder | None) -> None:

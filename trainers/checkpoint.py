@@ -6,11 +6,15 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agentgym.errors import RunError
 from agentgym.trainers.learner import Learner
+
+SCARCE = 1 << 20
+"""Bytes free under which a failed write is put down to the disk."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -23,22 +27,46 @@ def save_checkpoint(
     """Write `folder/step-NNNNN`, then remove all but the newest `keep`. The previous one stays until this is whole."""
     import torch
 
-    final = checkpoint_path(folder, step)
-    staging = folder / f"{final.name}.tmp"
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
+    def fill(staging: Path) -> None:
         learner.model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         torch.save(learner.state_dict(), staging / "learner.pt")
         (staging / "state.json").write_text(json.dumps({"step": step, **state}))
-        replace_folder(staging, final)
-    except OSError as e:
-        shutil.rmtree(staging, ignore_errors=True)
-        reason = "no disk space" if e.errno == errno.ENOSPC else e.strerror or str(e)
-        raise RunError(f"{final}: cannot write the checkpoint: {reason}; earlier checkpoints are intact") from None
+
+    final = checkpoint_path(folder, step)
+    write_folder(final, fill)
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load."""
+
+    def fill(staging: Path) -> None:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+
+    write_folder(folder, fill)
+
+
+def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a folder under a passing name, then put it in its place: whole or not at all.
+
+    Raises `RunError`; what was there is then intact.
+    """
+    from safetensors import SafetensorError
+
+    staging = final.with_name(f"{final.name}.tmp")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        fill(staging)
+        replace_folder(staging, final)
+    except (OSError, SafetensorError, RuntimeError) as e:  # torch.save reports a full disk as a RuntimeError
+        full = getattr(e, "errno", None) == errno.ENOSPC or shutil.disk_usage(final.parent).free < SCARCE
+        shutil.rmtree(staging, ignore_errors=True)
+        reason = "no disk space is left" if full else str(e)
+        raise RunError(f"{final}: cannot be written: {reason}; earlier ones are intact") from None
 
 
 def replace_folder(staging: Path, final: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,6 +68,20 @@ def success(trajectories: Iterable[Trajectory]) -> float | None:
     """Share of scored episodes that are correct; None where none was scored."""
     scored = [t.outcome is Outcome.correct for t in trajectories if t.outcome is not Outcome.unscored]
     return sum(scored) / len(scored) if scored else None
+
+
+def shown(rate: float | None) -> float | str:
+    """A rate for a progress line, which is no number where nothing was scored."""
+    return "none scored" if rate is None else rate
+
+
+def unscored_remark(trajectories: Sequence[Trajectory]) -> str | None:
+    """How many episodes could not be played or scored, and what was most often to blame; None where all were."""
+    causes = [t.error or "unknown" for t in trajectories if t.outcome is Outcome.unscored]
+    if not causes:
+        return None
+    top, _ = Counter(causes).most_common(1)[0]
+    return f"{len(causes)} of {len(trajectories)} episodes are unscored; most often: {top}"
 
 
 def success_by(trajectories: Iterable[Trajectory]) -> tuple[dict[str, float], dict[str, float]]:

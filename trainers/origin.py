@@ -8,9 +8,10 @@ from typing import Any
 from agentgym.config import Config
 from agentgym.rollout.make import load_tokenizer
 from agentgym.run_folder import RunFolder
+from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.demonstrations import Demonstration, play_expert
 from agentgym.trainers.models import load_model
-from agentgym.trainers.tiny_model import build_model, build_tokenizer, conversation_texts, save_model
+from agentgym.trainers.tiny_model import build_model, build_tokenizer, conversation_texts
 
 SEEN_TASKS = 512
 """Training tasks of each env whose words a tiny model's tokenizer knows."""

@@ -18,10 +18,19 @@ from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.batch import Row
-from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint
+from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint, save_model
 from agentgym.trainers.credit import make_credit
 from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
-from agentgym.trainers.evaluation import EvalPlan, EvalSet, eval_set, play_held_out, report, success
+from agentgym.trainers.evaluation import (
+    EvalPlan,
+    EvalSet,
+    eval_set,
+    play_held_out,
+    report,
+    shown,
+    success,
+    unscored_remark,
+)
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner, LearnerOptions
@@ -32,7 +41,6 @@ from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Frontier, Pipeline, TaskSource
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
-from agentgym.trainers.tiny_model import save_model
 from agentgym.trainers.warm_start import gather, sft_options, warm_start
 from agentgym.trainers.weights.shared import SharedMemorySync
 from agentgym.types import Group, Trajectory
@@ -135,10 +143,12 @@ class Session:
         def seen(trajectories: Sequence[Trajectory]) -> None:
             played.extend(trajectories)
             self.interrupt.check()
-            self.reporter.advance(len(played), success=success(played) or 0.0)
+            self.reporter.advance(len(played), success=shown(success(played)))
 
         sampled = play_held_out(self.rollouts, plan, greedy=False, played=seen)
         greedy = play_held_out(self.rollouts, plan, greedy=True, played=seen) if config.greedy else []
+        if remark := unscored_remark(played):
+            self.reporter.note(remark)
         figures = report(sampled, greedy)
         self.folder.write_trajectories(f"eval-{when}", [*sampled, *greedy])
         self._metrics.log({"eval": when, **figures}, self.step)
@@ -365,18 +375,15 @@ class Session:
         self._metrics.log(metrics, self.step)
         self.reporter.metrics(metrics, self.step)
         self.reporter.episode(groups[-1].trajectories[0])
-        self.reporter.advance(self.step, reward=metrics["reward/mean"] or 0.0, success=metrics["success"] or 0.0)
+        self.reporter.advance(self.step, reward=shown(metrics["reward/mean"]), success=shown(metrics["success"]))
         self._guard(metrics, groups)
 
     def _guard(self, metrics: dict[str, Any], groups: list[Group]) -> None:
         share = metrics["unscored"] / max(1, metrics["trajectories"])
         if share > self.config.rollout.failure_budget:
-            causes = [t.error for group in groups for t in group.trajectories if t.error]
-            top = max(set(causes), key=causes.count)
-            raise RunError(
-                f"{share:.0%} of the episodes of step {self.step} could not be played or scored "
-                f"(rollout.failure_budget = {self.config.rollout.failure_budget}); most often: {top}"
-            )
+            remark = unscored_remark([t for group in groups for t in group.trajectories])
+            budget = self.config.rollout.failure_budget
+            raise RunError(f"step {self.step}: {remark} (rollout.failure_budget = {budget})")
 
     def _cpu(self, rollouts: Rollouts) -> float:
         return time.process_time() + rollouts.stats()["cpu_s"]

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from agentgym.config import ModelConfig
-from agentgym.trainers.checkpoint import replace_folder
 from agentgym.types import Message
 
 SPECIALS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
@@ -102,12 +99,3 @@ def conversation_texts(conversations: Iterable[Sequence[Message]], tools: Iterab
                 yield json.dumps(dict(call.arguments))
     for tool in tools:
         yield json.dumps(tool)
-
-
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load; replaced whole, never half."""
-    staging = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    model.save_pretrained(staging)
-    tokenizer.save_pretrained(staging)
-    replace_folder(staging, folder)
