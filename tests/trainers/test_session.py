@@ -1,0 +1,230 @@
+"""Whole runs, tiny ones: what they leave, how they stop, how they go on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import agentgym as ag
+from agentgym.errors import ConfigError, RunError
+from agentgym.report.plain import PlainReporter
+from agentgym.rollout.record import read_trajectories
+from agentgym.trainers.api import sft
+
+SMALL: dict[str, Any] = {
+    "run": {"live": "off", "processes": 1},
+    "model": {"layers": 1, "width": 32, "heads": 2},
+    "sft": {"steps": 3, "examples": 32, "batch_size": 8},
+    "trainer": {"steps": 4, "checkpoint_every": 2},
+    "rollout": {"groups": 2, "group_size": 4, "max_tokens": 12},
+    "eval": {"tasks": 6},
+}
+
+
+class Stopper(PlainReporter):
+    """Asks the run to stop, as Ctrl-C does, when `stage` has come to `done`; keeps what it was told."""
+
+    def __init__(self, stage: str = "", done: int = 0):
+        super().__init__()
+        self.want, self.notes, self.at = (stage, done), [], ""
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
+        self.at = name
+
+    def advance(self, done: int, **fields: float | str) -> None:
+        if (self.at, done) == self.want:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def rows(run: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """One run in two processes."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    summary = ag.train(SMALL, run__processes=2, run__dir=str(folder), reporter=Stopper())
+    return folder, summary
+
+
+def test_a_run_leaves_its_folder(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = run
+    found = {path.name for path in folder.iterdir()}
+    assert {"config.toml", "metrics.jsonl", "ledger.jsonl", "trajectories", "checkpoints", "model"} <= found
+    assert {"curve.png", "summary.json", "tensorboard"} <= found
+    names = {path.name for path in (folder / "trajectories").iterdir()}
+    assert names == {"eval-before.jsonl", "eval-after.jsonl", *(f"step-0000{i}.jsonl" for i in (1, 2, 3, 4))}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"step-00002", "step-00004"}
+
+
+def test_the_summary_has_what_users_ask_for(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = run
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert (summary["env"], summary["seed"], summary["steps"]) == ("agentgym/Store-v0", 0, 4)
+    assert summary["trajectories"] == 4 * 2 * 4
+    assert summary["unscored"] == 0
+    assert 0 < summary["rl_cpu_s"] < summary["cpu_s"]
+    assert summary["wall_s"] > 0
+    assert {"tokens_per_success", "control", "sft"} <= set(summary)
+    assert summary["trajectories_per_cpu_s"] == pytest.approx(32 / summary["rl_cpu_s"], rel=0.05)
+    for when in ("before", "after"):
+        assert summary[when]["n"] == 6
+        assert {"sampled", "greedy", "by_kind"} <= set(summary[when])
+
+
+def test_the_engines_logprobs_are_the_learners(run: tuple[Path, dict[str, Any]]) -> None:
+    assert 0 < run[1]["logprob_gap_max"] < 1e-4
+
+
+def test_trajectories_hold_enough_to_recompute_the_figures(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = run
+    steps = [list(read_trajectories(folder / "trajectories" / f"step-0000{i}.jsonl")) for i in (1, 2, 3, 4)]
+    metrics = [row for row in rows(folder, "metrics.jsonl") if "reward/mean" in row]
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    for row, played in zip(metrics, steps, strict=True):
+        assert row["reward/mean"] == pytest.approx(np.mean([t.reward for t in played]))
+        assert row["tokens"] == sum(t.sampled_tokens for t in played)
+        versions = {int(v) for t in played for turn in t.turns for v in turn.completion.versions}
+        assert versions <= {row["step"] - 1, row["step"] - 2}, "at most one version behind"
+    assert sum(t.sampled_tokens for played in steps for t in played) == summary["tokens_sampled"]
+
+
+def test_each_task_occurrence_ends_exactly_once(run: tuple[Path, dict[str, Any]]) -> None:
+    ledger = rows(run[0], "ledger.jsonl")
+    assert len(ledger) == 8
+    assert set(Counter(row["task"] for row in ledger).values()) == {1}
+    assert {row["outcome"] for row in ledger} <= {"trained", "filtered", "unscored", "stale"}
+
+
+def test_the_saved_model_is_an_ordinary_one_and_plays_alike(run: tuple[Path, dict[str, Any]]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = run[0]
+    ids = AutoTokenizer.from_pretrained(folder / "model")("What is 3*4+5?", return_tensors="pt").input_ids
+    models = [AutoModelForCausalLM.from_pretrained(folder / p).eval() for p in ("model", "checkpoints/step-00004")]
+    with torch.no_grad():
+        first, second = (model(ids).logits for model in models)
+    assert torch.equal(first, second)
+    figures = ag.evaluate(str(folder), tasks=6, seed=1_000_003, reporter=Stopper())
+    assert figures["sampled"] == run[1]["after"]["sampled"]
+    assert figures["by_kind"] == run[1]["after"]["by_kind"]
+
+
+def comparable(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics without what depends on time."""
+    timed = ("time/", "worker/", "overhead", "compute", "peak_mem", "rl_cpu_s")
+    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows(folder, "metrics.jsonl")]
+
+
+def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        ag.train(SMALL, rollout__max_staleness=0, trainer__steps=2, run__dir=str(folder), reporter=Stopper())
+    assert comparable(one) == comparable(two)
+    assert (one / "model" / "model.safetensors").read_bytes() == (two / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("stage", "done"), [("warm start", 1), ("evaluate before", 4), ("train", 1), ("train", 2)])
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, stage: str, done: int) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    settings = {**SMALL, "rollout": {**SMALL["rollout"], "max_staleness": 0}, "trainer": {"steps": 3}}
+    ag.train(settings, run__dir=str(whole), reporter=Stopper())
+    with pytest.raises(KeyboardInterrupt):
+        ag.train(settings, run__dir=str(cut), reporter=Stopper(stage, done))
+    assert list((cut / "checkpoints").iterdir()), "there is something to go on from"
+    summary = ag.train(resume=str(cut), reporter=Stopper())
+    assert (summary["steps"], summary["sft"]["steps"]) == (3, 3)
+    assert comparable(cut) == comparable(whole)
+    ledgers = [[(row["step"], row["task"], row["outcome"]) for row in rows(f, "ledger.jsonl")] for f in (cut, whole)]
+    assert ledgers[0] == ledgers[1]
+
+
+def test_a_run_that_was_killed_repeats_only_what_no_checkpoint_has(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        ag.train(SMALL, run__dir=str(folder), reporter=Stopper("train", 3))
+    # as after a SIGKILL between the checkpoint of step 2 and the next: what came later is on disk, but not in it
+    (folder / "checkpoints" / "step-00003").rename(tmp_path / "gone")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rew')  # the line that was being written
+    ag.train(resume=str(folder), reporter=Stopper())
+    assert [row["step"] for row in rows(folder, "metrics.jsonl") if "reward/mean" in row] == [1, 2, 3, 4]
+    tasks = Counter(row["task"] for row in rows(folder, "ledger.jsonl"))
+    assert (len(tasks), set(tasks.values())) == (8, {1})
+
+
+CONTROL_ENV = """
+import agentgym as ag
+
+TASKS = [ag.Task(str(i), f"say {i}", str(i)) for i in range(8)]
+
+
+@ag.register("Silent-v0", tasks=TASKS, holdout=0)
+def silent(task, answer, episode):
+    return float(len(answer) % 2)
+
+
+@ag.register("Raises-v0", tasks=TASKS, holdout=0)
+def raises(task, answer, episode):
+    raise LookupError("no grader here")
+"""
+
+
+@pytest.fixture
+def envs(tmp_path: Path) -> str:
+    (tmp_path / "envs.py").write_text(CONTROL_ENV)
+    return str(tmp_path / "envs.py")
+
+
+def test_an_env_without_demonstrations_is_trained_without_a_warm_start(envs: str, tmp_path: Path) -> None:
+    told = Stopper()
+    summary = ag.train(SMALL, env__id=f"{envs}:silent", trainer__steps=1, run__dir=str(tmp_path / "run"), reporter=told)
+    assert any(note.startswith("no warm start") for note in told.notes)
+    assert (summary["steps"], summary["sft"]) == (1, {})
+    with pytest.raises(ConfigError, match="nothing to learn from"):
+        sft(SMALL, env__id=f"{envs}:silent", run__dir=str(tmp_path / "sft"), reporter=Stopper())
+
+
+def test_a_reward_that_raises_stops_the_run_and_is_named(envs: str, tmp_path: Path) -> None:
+    told = Stopper()
+    with pytest.raises(RunError, match="LookupError: no grader here"):
+        ag.train(SMALL, env__id=f"{envs}:raises", run__dir=str(tmp_path / "run"), reporter=told)
+    assert any("12 of 12 episodes are unscored" in note for note in told.notes)
+    assert all(row["outcome"] == "unscored" for row in rows(tmp_path / "run", "ledger.jsonl"))
+    before = rows(tmp_path / "run", "metrics.jsonl")[0]
+    assert before["sampled"] is None, "unscored is not 0"
+
+
+@pytest.mark.parametrize("control", ["shuffle_rewards", "rejection_sampling"])
+def test_controls_run(tmp_path: Path, control: str) -> None:
+    summary = ag.train(SMALL, trainer__control=control, run__dir=str(tmp_path / "run"), reporter=Stopper())
+    assert (summary["control"], summary["steps"]) == (control, 4)
+
+
+def test_cpu_seconds_end_a_run(tmp_path: Path) -> None:
+    summary = ag.train(
+        SMALL, trainer__max_cpu_seconds=0.001, trainer__steps=500, run__dir=str(tmp_path / "run"), reporter=Stopper()
+    )
+    assert summary["steps"] == 1
+
+
+def test_sft_on_conversations_lowers_their_loss(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello yourself"}]}
+    (tmp_path / "talk.jsonl").write_text(json.dumps(row) + "\n")
+    settings = {"sft.data": str(tmp_path / "talk.jsonl"), "sft.steps": 60, "run.dir": str(tmp_path / "run")}
+    summary = sft({**{k: v for k, v in SMALL.items() if k != "sft"}, **settings}, reporter=Stopper())
+    assert summary["sft"]["loss"] < 1.0
+    assert summary["trajectories"] == 0
