@@ -212,14 +212,15 @@ def measure(model: str, config: Config, steps: int, setting: dict[str, Any]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="store")
     parser.add_argument("--model", required=True, help="a model folder with the tiny model's chat template")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--setting", type=json.loads, default={"micro": 128})
-    parser.add_argument("overrides", nargs="*", help="of the store recipe, as for `agentgym train`")
+    parser.add_argument("overrides", nargs="*", help="of the recipe, as for `agentgym train`")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    config = load_config("store", args.overrides)
+    config = load_config(args.recipe, args.overrides)
     args.json.write_text(json.dumps(measure(args.model, config, args.steps, args.setting)))
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/vs_trl.py --json FILE [--model DIR] [--pairs 3] [--steps 6] [--screen 1]
 
-The job is the `store` recipe: Store-v0, 32 tasks x 8 episodes a step, two AdamW steps a batch of the same rate and
-betas, temperature 1, at most 10 messages an episode and 32 tokens a message, fp32, one thread a process. The model is
+The job is the `store` recipe: Store-v0, 32 tasks x 8 episodes a step, two AdamW steps a batch of the same constant
+rate, temperature 1, at most 10 messages an episode and 32 tokens a message, fp32, one thread a process. The model is
 warm-started once by the recipe (or given by --model) and loaded afresh by each side of each pair; the tasks come in
 the same order on both sides. First TRL's settings are searched, each change kept where it is faster; then the best of
 them plays the pairs, the two sides taking turns to go first. `ratio` is the median of the pairs' ratios.
@@ -22,16 +22,20 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from report import machine, spread, versions, write
+
+from agentgym.config import recipes
 
 COUNTED = (
     "User and system CPU-seconds of each side's processes and their children while it plays and learns; start-up,"
@@ -50,7 +54,8 @@ SEARCH: tuple[dict[str, Any], ...] = (
     {"cache_implementation": "static"},
     {"use_transformers_continuous_batching": True},
 )
-JOB = ("learner.optimizer=adamw",)  # TRL has no Muon
+# TRL has no Muon; a schedule is written for the recipe's own number of steps
+JOB = ("learner.optimizer=adamw", "learner.warmup=0", "learner.decay=none")
 LARGEST_GAP = {"rewards": 0.12, "turns": 0.5}  # between the sides' means at the weights both begin with
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -77,17 +82,17 @@ def _children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def warm_start(folder: Path) -> str:
+def warm_start(recipe: Path, folder: Path) -> str:
     """A model as the recipe's warm start leaves it."""
-    run("-m", "agentgym", "train", "store", "--trainer.steps=0", "--eval.tasks=0", "--run.live=off",
+    run("-m", "agentgym", "train", str(recipe), "--trainer.steps=0", "--eval.tasks=0", "--run.live=off",
         f"--run.dir={folder}")  # fmt: skip
     return str(folder / "model")
 
 
-def ours(model: str, folder: Path, seed: int, steps: int) -> Figures:
+def ours(recipe: Path, model: str, folder: Path, seed: int, steps: int) -> Figures:
     options = [*JOB, f"run.seed={seed}", f"trainer.steps={steps}", f"model.path={model}", f"run.dir={folder}"]
     options += ["sft.steps=0", "eval.tasks=96", "eval.greedy=false", "run.live=off"]
-    process = run("-m", "agentgym", "train", "store", *(f"--{option}" for option in options))
+    process = run("-m", "agentgym", "train", str(recipe), *(f"--{option}" for option in options))
     summary = json.loads((folder / "summary.json").read_text())
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     played = [row for row in rows if "reward/mean" in row]
@@ -102,22 +107,23 @@ def ours(model: str, folder: Path, seed: int, steps: int) -> Figures:
     }
 
 
-def trl(model: str, folder: Path, seed: int, steps: int, setting: Figures) -> Figures:
+def trl(recipe: Path, model: str, folder: Path, seed: int, steps: int, setting: Figures) -> Figures:
     script = str(Path(__file__).with_name("trl_store.py"))
     out = folder.with_suffix(".json")
-    options = ("--model", model, "--json", str(out), "--steps", str(steps), "--setting", json.dumps(setting))
+    options = [f"--recipe={recipe}", f"--model={model}", f"--json={out}", f"--steps={steps}"]
+    options.append(f"--setting={json.dumps(setting)}")
     process = run(script, *options, *JOB, f"run.seed={seed}")
     return {**json.loads(out.read_text()), "process_cpu_s": process}
 
 
-def search(model: str, folder: Path, steps: int) -> tuple[Figures, list[Figures]]:
+def search(recipe: Path, model: str, folder: Path, steps: int) -> tuple[Figures, list[Figures]]:
     """TRL's fastest setting, and every one that was tried."""
     tried: list[Figures] = []
     best, fastest = TRL_DEFAULT, 0.0
     for i, change in enumerate(({}, *SEARCH)):
         setting = {**best, **change}
         try:
-            figures = trl(model, folder / f"setting-{i}", 0, steps, setting)
+            figures = trl(recipe, model, folder / f"setting-{i}", 0, steps, setting)
         except RuntimeError as e:  # a setting that does not work here is no contender
             tried.append({"setting": setting, "error": str(e).splitlines()[-1]})
             print(f"TRL {setting}: {tried[-1]['error']}", flush=True)
@@ -145,13 +151,13 @@ def check(pair: dict[str, Figures]) -> Figures:
     return start
 
 
-def play_pairs(model: str, folder: Path, args: argparse.Namespace, setting: Figures) -> list[Figures]:
+def play_pairs(recipe: Path, model: str, folder: Path, args: argparse.Namespace, setting: Figures) -> list[Figures]:
     """The pairs, one after the other, the sides taking turns to go first."""
     pairs = []
     for seed in range(args.pairs):
         sides: dict[str, Callable[[Path], Figures]] = {
-            "ours": partial(ours, model, seed=seed, steps=args.steps),
-            "trl": partial(trl, model, seed=seed, steps=args.steps, setting=setting),
+            "ours": partial(ours, recipe, model, seed=seed, steps=args.steps),
+            "trl": partial(trl, recipe, model, seed=seed, steps=args.steps, setting=setting),
         }
         order = list(sides) if seed % 2 == 0 else list(sides)[::-1]
         pair = {side: sides[side](folder / f"pair-{seed}-{side}") for side in order}
@@ -192,9 +198,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            model = args.model or warm_start(folder / "warm")
-            setting, tried = search(model, folder, args.screen)
-            result = report(play_pairs(model, folder, args, setting), setting, tried)
+            # a copy, so that every process of this run reads the same recipe
+            recipe = Path(shutil.copy(recipes()["store"], folder / "store.toml"))
+            model = args.model or warm_start(recipe, folder / "warm")
+            setting, tried = search(recipe, model, folder, args.screen)
+            result = report(play_pairs(recipe, model, folder, args, setting), setting, tried)
+            result["job"] = {"recipe": tomllib.loads(recipe.read_text()), "overrides": JOB}
         except RuntimeError as e:
             sys.exit(f"vs_trl: {e}")
     low, high = result["spread"]["ratio"]["low"], result["spread"]["ratio"]["high"]
