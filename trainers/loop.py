@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,11 @@ class Loop:
     probe: GapProbe | None = None
     step: int = 0
     times: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
 
     def run_step(self) -> tuple[list[Group], list[dict[str, Any]], dict[str, Any]]:
         """One step: the groups it trained on, their ledger rows, and its metrics."""
-        self.times = {}
+        self.times, self.cpu = {}, {}
         groups = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
         credits = self._timed("credit", lambda: [self.credit(self.prepare(group)) for group in groups])
         batch = self._timed("batch", lambda: self._rows(groups, credits))
@@ -92,9 +93,10 @@ class Loop:
         ]
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
-        began = perf_counter()
+        began, cpu_began = perf_counter(), process_time()
         result = work()
         self.times[name] = self.times.get(name, 0.0) + perf_counter() - began
+        self.cpu[name] = self.cpu.get(name, 0.0) + process_time() - cpu_began
         return result
 
 

@@ -15,8 +15,9 @@ from agentgym.protocols import Reporter
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.make import load_tokenizer, make_renderer
-from agentgym.rollout.worker import WorkerSpec, env_factory
+from agentgym.rollout.worker import WorkerSpec, env_factory, peak_mem
 from agentgym.run_folder import RunFolder
+from agentgym.trainers.accounting import Accounts
 from agentgym.trainers.batch import Row
 from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint, save_model
 from agentgym.trainers.credit import make_credit
@@ -47,7 +48,7 @@ from agentgym.types import Group, Trajectory
 
 SAVE_SECONDS = 60.0
 """A warm start that takes longer than this is checkpointed so often."""
-PROBE_BYTES = 1 << 29
+PROBE_BYTES = 1 << 30
 """Models up to this size keep copies of their last versions, to recompute logprobs with exactly those."""
 
 
@@ -62,6 +63,7 @@ class Tally:
     tokens: int = 0
     unscored: int = 0
     gap: float = 0.0
+    peak_mem: dict[str, float] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
     sft_steps: int = 0
     sft_loss: float | None = None
@@ -84,6 +86,7 @@ class Session:
         self._sync: SharedMemorySync | None = None
         self._metrics = MetricsWriter(folder)
         self._make_env = env_factory(config)
+        self._accounts, self._record_cpu = Accounts(), 0.0
         self.interrupt = Interrupt()
 
     # ---- stages ----
@@ -168,6 +171,7 @@ class Session:
         cpu_began = self._cpu(loop.rollouts)
         rl_cpu_before = self.tally.rl_cpu_s
         loop.publish()
+        self._accounts.begin(loop.rollouts.stats())
         while self.step < steps:
             groups, ledger, metrics = loop.run_step()
             self.step = loop.step
@@ -210,6 +214,7 @@ class Session:
             "trajectories_per_cpu_s": tally.trajectories / tally.rl_cpu_s if tally.rl_cpu_s else None,
             "logprob_gap_max": tally.gap,
             "unscored": tally.unscored,
+            "peak_mem_mib": {name: round(value) for name, value in tally.peak_mem.items()},
             "control": self.config.trainer.control,
         }
 
@@ -360,7 +365,7 @@ class Session:
         self.rollouts.update(self._weight_sync().publish(self.step, dict(self.model.named_parameters())))
 
     def _record(self, groups: list[Group], ledger: list[dict[str, Any]], metrics: dict[str, Any], loop: Loop) -> None:
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         tally = self.tally
         tally.trajectories += metrics["trajectories"]
         tally.tokens += metrics["tokens"]
@@ -369,13 +374,21 @@ class Session:
         self.folder.write_trajectories(f"step-{self.step:05d}", [t for group in groups for t in group.trajectories])
         for row in ledger:
             self.folder.append("ledger.jsonl", row)
-        metrics = {**metrics, **{f"worker/{k}": v for k, v in loop.rollouts.stats().items()}}
+        worker = loop.rollouts.stats()
+        tally.peak_mem = {
+            "learner": max(tally.peak_mem.get("learner", 0.0), peak_mem()),
+            "worker": max(tally.peak_mem.get("worker", 0.0), worker["peak_mem"]),
+        }
+        metrics |= self._accounts.step(worker, {**loop.cpu, "record": self._record_cpu})
+        metrics |= {f"worker/{name}": value for name, value in worker.items()}
+        metrics |= {f"peak_mem/{name}": value for name, value in tally.peak_mem.items()}
         metrics["rl_cpu_s"] = tally.rl_cpu_s
         metrics["time/record"] = time.perf_counter() - began
         self._metrics.log(metrics, self.step)
         self.reporter.metrics(metrics, self.step)
         self.reporter.episode(groups[-1].trajectories[0])
         self.reporter.advance(self.step, reward=shown(metrics["reward/mean"]), success=shown(metrics["success"]))
+        self._record_cpu = time.process_time() - cpu_began
         self._guard(metrics, groups)
 
     def _guard(self, metrics: dict[str, Any], groups: list[Group]) -> None:

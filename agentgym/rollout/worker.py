@@ -6,6 +6,8 @@ The same class runs inside the caller's process (notebooks, debugging) and in a 
 from __future__ import annotations
 
 import asyncio
+import resource
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -67,11 +69,12 @@ class Worker:
         await self.engine.update_weights(update)
 
     def stats(self) -> dict[str, float]:
-        """Cumulative: CPU-seconds of this process, its parts in seconds, and the engine's own counters."""
+        """Cumulative: CPU-seconds and peak memory of this process, its parts in seconds, and the engine's counters."""
         parts = self.agent.seconds
         engine: dict[str, Any] = getattr(self.engine, "stats", {})
         return {
             "cpu_s": time.process_time(),
+            "peak_mem": peak_mem(),
             "render_s": parts.render,
             "parse_s": parts.parse,
             "env_s": parts.env,
@@ -112,3 +115,9 @@ def env_factory(config: Config) -> Callable[[str], Any]:
         return make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=dict(env.args))
 
     return make
+
+
+def peak_mem() -> float:
+    """The most memory this process has held, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -1,0 +1,51 @@
+"""Where the CPU-seconds of a step go: model compute, and everything else by part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+WORKER_PARTS = ("env", "render", "parse")
+LEARNER_PARTS = ("credit", "batch", "weight_sync", "record")
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Turns cumulative counters into the figures of one step.
+
+    Compute is what the engine's forward passes and sampling and the learner's forward and backward passes take. The
+    probe of the logprob gap is a check and on neither side. All else that either process spends is overhead: `env`
+    (tools included), `render`, `parse`, `credit`, `batch` (packing), `weight_sync`, `record` (writing the run folder),
+    and `ipc_other`, the remainder: pickling and queues, event loop, garbage collection, the live view.
+    """
+
+    _cpu: float = field(default_factory=time.process_time)
+    _worker: Mapping[str, float] = field(default_factory=dict)
+
+    def begin(self, worker: Mapping[str, float]) -> None:
+        """Count from here."""
+        self._cpu, self._worker = time.process_time(), dict(worker)
+
+    def step(self, worker: Mapping[str, float], parts: Mapping[str, float]) -> dict[str, float]:
+        """The row of a step. worker: its cumulative statistics; parts: CPU-seconds of the learner's parts."""
+        now = time.process_time()
+        used = {name: value - self._worker.get(name, 0.0) for name, value in worker.items()}
+        total = now - self._cpu + used.get("cpu_s", 0.0)
+        self._cpu, self._worker = now, dict(worker)
+        return split(total, used, parts)
+
+
+def split(total: float, worker: Mapping[str, float], parts: Mapping[str, float]) -> dict[str, float]:
+    """CPU-seconds of a step by part; `overhead_frac` is their share that is no model compute."""
+    compute = {"engine": worker.get("engine/cpu_s", 0.0), "learner": parts.get("fwd_bwd", 0.0)}
+    named = {name: worker.get(f"{name}_s", 0.0) for name in WORKER_PARTS}
+    named |= {name: parts.get(name, 0.0) for name in LEARNER_PARTS}
+    spent = total - parts.get("probe", 0.0)
+    overhead = max(0.0, spent - sum(compute.values()))
+    named["ipc_other"] = overhead - sum(named.values())
+    return {
+        **{f"compute/{name}": value for name, value in compute.items()},
+        **{f"overhead/{name}": value for name, value in named.items()},
+        "overhead_frac": overhead / spent if spent > 0 else 0.0,
+    }
