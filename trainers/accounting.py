@@ -16,24 +16,32 @@ class Accounts:
 
     Compute is what the engine's forward passes and sampling and the learner's forward and backward passes take. The
     probe of the logprob gap is a check and on neither side. All else that either process spends is overhead: `env`
-    (tools included), `render`, `parse`, `credit`, `batch` (packing), `weight_sync`, `record` (writing the run folder),
-    and `ipc_other`, the remainder: pickling and queues, event loop, garbage collection, the live view.
+    (tools included), `render`, `parse`, `credit`, `batch` (packing), `weight_sync`, `record` (writing the run folder;
+    a step's checkpoint and live view are counted in the next), and `ipc_other`, the remainder: pickling and queues,
+    event loop, garbage collection.
     """
 
     _cpu: float = field(default_factory=time.process_time)
+    _late: float = 0.0
     _worker: Mapping[str, float] = field(default_factory=dict)
 
     def begin(self, worker: Mapping[str, float]) -> None:
         """Count from here."""
+        self._late = 0.0
         self._cpu, self._worker = time.process_time(), dict(worker)
 
     def step(self, worker: Mapping[str, float], parts: Mapping[str, float]) -> dict[str, float]:
         """The row of a step. worker: its cumulative statistics; parts: CPU-seconds of the learner's parts."""
         now = time.process_time()
+        parts = {**parts, "record": parts.get("record", 0.0) + self._late}
         used = {name: value - self._worker.get(name, 0.0) for name, value in worker.items()}
         total = now - self._cpu + used.get("cpu_s", 0.0)
-        self._cpu, self._worker = now, dict(worker)
+        self._cpu, self._worker, self._late = now, dict(worker), 0.0
         return split(total, used, parts)
+
+    def recorded(self) -> None:
+        """A step's row is written: what was spent since `step` was for recording it, and counts in the next row."""
+        self._late = time.process_time() - self._cpu
 
 
 def split(total: float, worker: Mapping[str, float], parts: Mapping[str, float]) -> dict[str, float]:

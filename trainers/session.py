@@ -86,7 +86,7 @@ class Session:
         self._sync: SharedMemorySync | None = None
         self._metrics = MetricsWriter(folder)
         self._make_env = env_factory(config)
-        self._accounts, self._record_cpu = Accounts(), 0.0
+        self._accounts = Accounts()
         self.interrupt = Interrupt()
 
     # ---- stages ----
@@ -181,6 +181,7 @@ class Session:
             last = self.step == steps or bool(spent) or self.interrupt.requested
             if last or self.step % config.trainer.checkpoint_every == 0:
                 self.checkpoint(loop.pipeline)
+            self._accounts.recorded()
             if last:
                 break
         self.interrupt.check()
@@ -379,7 +380,7 @@ class Session:
             "learner": max(tally.peak_mem.get("learner", 0.0), peak_mem()),
             "worker": max(tally.peak_mem.get("worker", 0.0), worker["peak_mem"]),
         }
-        metrics |= self._accounts.step(worker, {**loop.cpu, "record": self._record_cpu})
+        metrics |= self._accounts.step(worker, {**loop.cpu, "record": time.process_time() - cpu_began})
         metrics |= {f"worker/{name}": value for name, value in worker.items()}
         metrics |= {f"peak_mem/{name}": value for name, value in tally.peak_mem.items()}
         metrics["rl_cpu_s"] = tally.rl_cpu_s
@@ -388,7 +389,6 @@ class Session:
         self.reporter.metrics(metrics, self.step)
         self.reporter.episode(groups[-1].trajectories[0])
         self.reporter.advance(self.step, reward=shown(metrics["reward/mean"]), success=shown(metrics["success"]))
-        self._record_cpu = time.process_time() - cpu_began
         self._guard(metrics, groups)
 
     def _guard(self, metrics: dict[str, Any], groups: list[Group]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentgym.rollout.worker import peak_mem
 from agentgym.trainers.accounting import Accounts, split
 
 seconds = st.floats(0, 100)
@@ -35,3 +40,24 @@ def test_counters_become_steps() -> None:
     second = accounts.step({"cpu_s": 105.0, "engine/cpu_s": 54.0}, {})
     assert (first["compute/engine"], second["compute/engine"]) == (3.0, 1.0)
     assert first["overhead/ipc_other"] >= 1.0
+
+
+def test_what_follows_a_row_is_recording_of_the_next() -> None:
+    accounts = Accounts()
+    accounts.begin({})
+    accounts.step({}, {})
+    began = process_time()
+    while process_time() - began < 0.02:
+        pass
+    accounts.recorded()
+    row = accounts.step({}, {"record": 1.0})
+    assert row["overhead/record"] >= 1.02
+    assert accounts.step({}, {"record": 1.0})["overhead/record"] == 1.0  # and of no other
+
+
+def test_a_child_does_not_report_its_parents_memory() -> None:
+    held = bytearray(150 << 20)
+    held[::4096] = bytes(len(held[::4096]))  # touched, so that it is held
+    say = "from agentgym.rollout.worker import peak_mem; print(peak_mem())"
+    child = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=True)
+    assert 5 < float(child.stdout) < 150 < peak_mem()
