@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 
 from agentgym.protocols import Env
 from agentgym.rollout.agent import Agent
@@ -47,7 +48,8 @@ class Collector:
             env = idle.pop() if idle else self._make_env(request.env_id)
             trajectories = await run_episode(env, self._agent, play, self._limits)
             if any(trajectory.error for trajectory in trajectories):
-                await env.aclose()  # a fault may have left it in any state
+                with suppress(Exception):  # a fault may have left it in any state; what went wrong is recorded
+                    await env.aclose()
             else:
                 idle.append(env)
             return trajectories

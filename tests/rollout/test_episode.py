@@ -11,7 +11,7 @@ import pytest
 
 import agentgym as ag
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.errors import EngineFault
+from agentgym.errors import EngineFault, ToolFault
 from agentgym.protocols import Rendered, Start, Step
 from agentgym.rollout.agent import Agent
 from agentgym.rollout.collector import Collector, episode_seed
@@ -110,6 +110,20 @@ def test_time_runs_out() -> None:
     assert (done.stop_reason, done.outcome) == (StopReason.timeout, Outcome.incorrect)
 
 
+class Slow(Parts):
+    """Takes its time to reset."""
+
+    async def areset(self, **kwargs: Any) -> Start:
+        await asyncio.sleep(5)
+        return await super().areset(**kwargs)
+
+
+def test_an_env_that_does_not_reset_in_time_is_unscored() -> None:
+    done = play(Slow(), says("7"), Limits(seconds=0.05))
+    assert (done.reward, done.outcome) == (None, Outcome.unscored)
+    assert (done.error or "").startswith("timeout: the env did not reset")
+
+
 class Broken(Parts):
     """Raises at one place."""
 
@@ -143,6 +157,39 @@ def test_a_failing_env_leaves_an_unscored_episode_that_says_why(where: str) -> N
     assert done.reward is None
     assert (done.outcome, done.stop_reason) == (Outcome.unscored, StopReason.fault)
     assert f"ZeroDivisionError: in {where}" in (done.error or "")
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(turns=1), Limits(message_tokens=4), Limits(seconds=0.05)], ids=["turns", "tokens", "seconds"]
+)
+def test_a_limit_whose_episode_cannot_be_scored_is_unscored(limits: Limits) -> None:
+    delay = 5.0 if limits.seconds < 1 else 0.0
+    done = play(Broken("reward"), ScriptedEngine([[*map(ord, CALL), END]], delay=delay), limits)
+    assert (done.reward, done.outcome, done.stop_reason) == (None, Outcome.unscored, StopReason.fault)
+    assert (done.error or "").startswith("verifier_error: ")
+
+
+@ag.tool
+def crash() -> str:
+    """Raises what a tool's own code may."""
+    raise ZeroDivisionError("in the tool")
+
+
+@ag.tool
+def unplugged() -> str:
+    """Says that its machinery is broken."""
+    raise ToolFault("its server is down")
+
+
+def test_what_a_tool_raises_is_an_observation_and_a_fault_of_its_machinery_no_score() -> None:
+    class Tools(Parts):
+        tools = (crash, unplugged)
+
+    said = play(Tools(), says('<tool_call>{"name": "crash", "arguments": {}}</tool_call>', "7"))
+    assert said.turns[0].observations[0].text == "error: ZeroDivisionError: in the tool"
+    assert (said.reward, said.metrics["tool_errors"]) == (1.0, 1)
+    down = play(Tools(), says('<tool_call>{"name": "unplugged", "arguments": {}}</tool_call>', "7"))
+    assert (down.reward, down.error) == (None, "tool_error: its server is down")
 
 
 def test_a_failing_engine_leaves_an_unscored_episode_with_its_turns() -> None:
@@ -183,6 +230,23 @@ def test_one_broken_episode_leaves_the_others_of_its_group() -> None:
     assert sorted(str(t.reward) for t in group.trajectories) == ["1.0", "1.0", "1.0", "None"]
     assert group.task_id == "nuts"
     assert [t.episode for t in group.trajectories] == [0, 1, 2, 3]
+
+
+def test_a_broken_env_is_not_used_again_even_if_it_cannot_be_closed() -> None:
+    made: list[Parts] = []
+
+    class Stuck(Broken):
+        async def aclose(self) -> None:
+            raise OSError("stuck")
+
+    def make(_: str) -> Parts:
+        made.append(Parts() if made else Stuck("step"))
+        return made[-1]
+
+    request = GroupRequest("0:nuts", "parts", 0, 3, seed=0)
+    group = collect(make, ScriptedEngine(lambda ids, params: [ord("7"), END]), request, concurrency=1)
+    assert [t.reward for t in group.trajectories] == [None, 1.0, 1.0]
+    assert len(made) == 2
 
 
 def test_no_more_episodes_at_once_than_allowed_and_envs_are_reused() -> None:
