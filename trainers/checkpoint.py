@@ -70,12 +70,17 @@ def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
 
 
 def replace_folder(staging: Path, final: Path) -> None:
-    """Put `staging` in the place of `final`; a kill in between leaves one of them whole."""
+    """Put `staging` in the place of `final`; a failure or a kill in between leaves one of them whole."""
     old = final.with_name(final.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
+    if final.exists():  # else a kill has left the former one as `old`, to be kept until the new one is in place
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(final, old)
-    os.replace(staging, final)
+    try:
+        os.replace(staging, final)
+    except OSError:
+        if old.exists():
+            os.replace(old, final)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,28 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, error: Excepti
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_rename_that_fails_puts_the_former_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    folder = tmp_path / "model"
+    write_folder(folder, lambda path: (path.mkdir(), (path / "a").write_text("first"))[0])
+    if killed:  # between the two renames of an earlier write
+        folder.rename(tmp_path / "model.old")
+    real = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source).suffix == ".tmp":
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(RunError, match="earlier ones are intact"):
+        write_folder(folder, lambda path: (path.mkdir(), (path / "a").write_text("second"))[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (folder / "a").read_text() == "first"
+
+
 def test_optimizers_go_on_exactly(parts: tuple[Learner, Any], tmp_path: Path) -> None:
     learner, tokenizer = parts
 
@@ -83,6 +106,7 @@ def test_optimizers_go_on_exactly(parts: tuple[Learner, Any], tmp_path: Path) ->
     wanted = [p.detach().clone() for p in learner.model.parameters()]
     again = Learner(type(learner.model).from_pretrained(saved), LearnerOptions())
     again.load_state_dict(load_learner_state(saved))
+    assert not all(torch.equal(a, b) for a, b in zip(wanted, again.model.parameters(), strict=True))
     learner = again
     step()
     assert all(torch.equal(a, b) for a, b in zip(wanted, again.model.parameters(), strict=True))
