@@ -16,9 +16,9 @@ class Accounts:
 
     Compute is what the engine's forward passes and sampling and the learner's forward and backward passes take. The
     probe of the logprob gap is a check and on neither side. All else that either process spends is overhead: `env`
-    (tools included), `render`, `parse`, `credit`, `batch` (packing), `weight_sync`, `record` (writing the run folder;
-    a step's checkpoint and live view are counted in the next), and `ipc_other`, the remainder: pickling and queues,
-    event loop, garbage collection.
+    (tools and reward included), `render`, `parse`, `pack` (laying out the engine's steps), `credit`, `batch` (the
+    learner's rows), `weight_sync`, `record` (writing the run folder; what follows a step's row, as its checkpoint, is
+    in the next row), and `ipc_other`, the remainder: pickling and queues, event loop, garbage collection.
     """
 
     _cpu: float = field(default_factory=time.process_time)
@@ -46,9 +46,10 @@ class Accounts:
 
 def split(total: float, worker: Mapping[str, float], parts: Mapping[str, float]) -> dict[str, float]:
     """CPU-seconds of a step by part; `overhead_frac` is their share that is no model compute."""
-    compute = {"engine": worker.get("engine/cpu_s", 0.0), "learner": parts.get("fwd_bwd", 0.0)}
+    packing = worker.get("engine/pack_s", 0.0)
+    compute = {"engine": worker.get("engine/cpu_s", 0.0) - packing, "learner": parts.get("fwd_bwd", 0.0)}
     named = {name: worker.get(f"{name}_s", 0.0) for name in WORKER_PARTS}
-    named |= {name: parts.get(name, 0.0) for name in LEARNER_PARTS}
+    named |= {"pack": packing, **{name: parts.get(name, 0.0) for name in LEARNER_PARTS}}
     spent = total - parts.get("probe", 0.0)
     overhead = max(0.0, spent - sum(compute.values()))
     named["ipc_other"] = overhead - sum(named.values())

@@ -61,6 +61,7 @@ class LocalEngine:
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
         self._stats = EngineStats()
+        self._cpu = time.thread_time if threads == 1 else time.process_time
 
     @classmethod
     def from_pretrained(cls, path: str, *, dtype: str = "float32", revision: str = "", **options: Any) -> LocalEngine:
@@ -190,7 +191,7 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _step(self) -> None:
-        wall, cpu = time.perf_counter(), time.thread_time()
+        wall, cpu = time.perf_counter(), self._cpu()
         result = self._runner.step()
         if result is not None and len(result[0]):
             slots, logits = result
@@ -198,7 +199,8 @@ class LocalEngine:
             at = table.total[slots]
             tokens, logprobs = sample(logits, table.temperature[slots], uniforms(table.seed[slots], at))
         self._stats.wall_s += time.perf_counter() - wall
-        self._stats.cpu_s += time.thread_time() - cpu
+        self._stats.cpu_s += self._cpu() - cpu
+        self._stats.pack_s = self._runner.pack_s
         self._stats.steps += 1
         self._stats.prefill_tokens = self._runner.prefilled
         if result is not None and len(result[0]):

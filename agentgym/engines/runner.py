@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,11 @@ class ModelRunner:
         self.recordings = Recordings(self.model, self.cache)
         self.vocab = int(model.get_input_embeddings().num_embeddings)
         self.prefilled = 0
+        self.pack_s = 0.0
 
     def step(self) -> tuple[Ints, torch.Tensor] | None:
         """Run all that is pending (context up to a budget); returns (slots, logits [n, vocab]) of those who sample."""
+        began = time.thread_time()
         table = self.table
         pending = np.where(table.running, table.total - table.cached, 0)
         decoding, joining = np.flatnonzero(pending == 1), np.flatnonzero(pending > 1)
@@ -46,6 +49,7 @@ class ModelRunner:
             return None
         joining, counts = self._within_budget(joining, pending)
         plan, slots = self._plan(decoding, joining, counts)
+        self.pack_s += time.thread_time() - began
         logits = self.recordings.run(plan)
         table.cached[decoding] += 1
         table.cached[joining] += counts

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 
 @dataclass(slots=True)
 class EngineStats:
-    """Counters. Seconds are those of model compute (forward and sampling): wall clock, and this thread's CPU."""
+    """Counters. Seconds are those of steps (packing, forward and sampling): wall clock, and CPU, with torch's threads
+    where it has more than one."""
 
     tokens: int = 0
     """Tokens sampled."""
@@ -19,6 +20,8 @@ class EngineStats:
     """Forward passes."""
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    pack_s: float = 0.0
+    """What of `cpu_s` is no model compute: deciding what runs in a step, and laying out its tensors."""
     cache_hits: int = 0
     """Requests that found part of their context in a cache."""
     evictions: int = 0

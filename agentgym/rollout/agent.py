@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from time import perf_counter
+from time import thread_time
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from agentgym.types import Completion, Message, SamplingParams, Turn
 
 @dataclass(slots=True)
 class Seconds:
-    """Where a worker's own time goes, outside the model: seconds by part, summed over its episodes."""
+    """Where a worker's own time goes, outside the model: CPU-seconds of its thread by part, over all its episodes."""
 
     render: float = 0.0
     parse: float = 0.0
     env: float = 0.0
+
+    def spend_env(self, seconds: float) -> None:
+        self.env += seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,10 @@ class Conversation:
         self._branch += context.tolist()
         completion = await self.agent.engine.generate(self._branch, params, session=self.session)
         ids = completion.ids.tolist()
-        began = perf_counter()
+        began = thread_time()
         parsed = self.agent.parser.parse(self.agent.renderer.decode(ids), self.tools)
         message = parsed.message()
-        self.agent.seconds.parse += perf_counter() - began
+        self.agent.seconds.parse += thread_time() - began
         self._branch += ids
         self.messages.append(message)
         self._added = ()
@@ -76,7 +79,7 @@ class Conversation:
             self.turns[-1] = replace(self.turns[-1], reward=self.turns[-1].reward + reward)
 
     def _render(self) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], int | None]:
-        began = perf_counter()
+        began = thread_time()
         renderer = self.agent.renderer
         if not self.turns:
             rendered, parent = renderer.start(self.messages, self.tools), None
@@ -88,5 +91,5 @@ class Conversation:
             if rendered.rewritten:  # the template changed its past: a new branch, never a silent re-tokenisation
                 self._branch, parent = [], None
                 self.rewrites += 1
-        self.agent.seconds.render += perf_counter() - began
+        self.agent.seconds.render += thread_time() - began
         return rendered.ids, parent

@@ -11,6 +11,7 @@ from typing import Any
 from agentgym.errors import EngineFault, EnvFault, EpisodeFault, boundary
 from agentgym.protocols import Env, Step
 from agentgym.rollout.agent import Agent, Conversation
+from agentgym.rollout.metered import metered
 from agentgym.types import Completion, Outcome, SamplingParams, StopReason, Task, Trajectory
 
 
@@ -44,7 +45,7 @@ async def run_episode(env: Env, agent: Agent, play: Play, limits: Limits) -> tup
     try:
         async with asyncio.timeout(limits.seconds) as deadline:
             with boundary(EnvFault, "reset"):
-                start = await env.areset(seed=play.seed, options=play.options)
+                start = await metered(env.areset(seed=play.seed, options=play.options), agent.seconds.spend_env)
             task, talk = start.task, agent.converse(start, play.id)
             end = await _converse(env, talk, play, limits)
     except TimeoutError:
@@ -70,10 +71,8 @@ async def _converse(env: Env, talk: Conversation, play: Play, limits: Limits) ->
         sampled += len(completion.ids)
         if reason := _cut(completion, params):
             return await _finish(env, talk, reason)
-        began = perf_counter()
         with boundary(EnvFault, "step"):
-            step = await env.astep(message)
-        talk.agent.seconds.env += perf_counter() - began
+            step = await metered(env.astep(message), talk.agent.seconds.spend_env)
         talk.observe(step.messages, step.reward)
         if step.done:
             return step

@@ -17,17 +17,20 @@ seconds = st.floats(0, 100)
 
 
 def test_by_hand() -> None:
-    worker = {"engine/cpu_s": 6.0, "env_s": 0.5, "render_s": 0.2, "parse_s": 0.1, "cpu_s": 7.0}
+    worker = {"engine/cpu_s": 6.1, "engine/pack_s": 0.1, "env_s": 0.5, "render_s": 0.2, "parse_s": 0.1, "cpu_s": 7.0}
     row = split(20.0, worker, {"fwd_bwd": 10.0, "probe": 2.0, "credit": 0.3, "batch": 0.4})
-    assert (row["compute/engine"], row["compute/learner"]) == (6.0, 10.0)
+    assert (row["compute/engine"], row["compute/learner"]) == (pytest.approx(6.0), 10.0)
+    assert row["overhead/pack"] == 0.1
     assert row["overhead_frac"] == pytest.approx(2.0 / 18.0)  # the probe is on neither side
-    assert row["overhead/ipc_other"] == pytest.approx(2.0 - 0.5 - 0.2 - 0.1 - 0.3 - 0.4)
+    assert row["overhead/ipc_other"] == pytest.approx(2.0 - 0.5 - 0.2 - 0.1 - 0.1 - 0.3 - 0.4)
 
 
 @given(engine=seconds, learner=seconds, probe=seconds, env=seconds, rest=seconds)
 def test_parts_sum_to_the_whole(engine: float, learner: float, probe: float, env: float, rest: float) -> None:
     total = engine + learner + probe + env + rest
-    row = split(total, {"engine/cpu_s": engine, "env_s": env}, {"fwd_bwd": learner, "probe": probe})
+    row = split(
+        total, {"engine/cpu_s": engine, "engine/pack_s": engine / 9, "env_s": env}, {"fwd_bwd": learner, "probe": probe}
+    )
     parts = sum(value for name, value in row.items() if name != "overhead_frac")
     assert parts == pytest.approx(total - probe, abs=1e-6)
     assert 0 <= row["overhead_frac"] <= 1
