@@ -1,16 +1,17 @@
 """Training at 50 M parameters, a vocabulary of 150k and episodes of 12 turns and 4k tokens: `make test-shapes`.
 
 Everything is made here: a byte-level BPE of 150k entries, a random Qwen3 model, an env whose user keeps talking. One
-run of three steps is interrupted after its second and resumed. The figures go to benchmarks/results/shapes.json.
+run of three steps by the command line is killed in its third and resumed. The figures go to
+benchmarks/results/shapes.json.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,17 +19,16 @@ from typing import Any
 
 import pytest
 
-import agentgym as ag
-from agentgym.report.plain import PlainReporter
 from agentgym.rollout.record import read_trajectories
 
 pytestmark = pytest.mark.shapes
 ENTRIES = 150_000
-TURNS, HEARD, SAID = 12, 330, 256
+TURNS, HEARD, SAID = 12, 240, 256
 """Turns an episode, words that the env adds in each, tokens that the model may say (it stops after about 20)."""
 STOP = 1
 """The id of <|im_end|>: special tokens come first."""
-PARTS = ("compute/", "overhead/")
+TIMEOUT = 1800
+"""Seconds that one of the two runs may take."""
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "shapes.json"
 
 TEMPLATE = """\
@@ -137,80 +137,104 @@ def make_model(folder: Path, entries: int) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-class StopAfter(PlainReporter):
-    """Ctrl-C once `step` steps are trained."""
-
-    def __init__(self, step: int):
-        super().__init__()
-        self.step = step
-
-    def metrics(self, row: Any, step: int) -> None:
-        super().metrics(row, step)
-        if step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_fifty_million_parameters_and_long_episodes(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    entries = make_tokenizer(model)
-    parameters = make_model(model, entries)
-    assert entries == ENTRIES
-    assert parameters >= 50_000_000
-    (tmp_path / "talk.py").write_text(ENV.format(words=list(words(2000)), turns=TURNS, heard=HEARD))
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, its tokenizer and an env."""
+    folder = tmp_path_factory.mktemp("shape")
+    assert make_tokenizer(folder / "model") == ENTRIES
+    assert make_model(folder / "model", ENTRIES) >= 50_000_000
+    (folder / "talk.py").write_text(ENV.format(words=list(words(2000)), turns=TURNS, heard=HEARD))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """Three steps: killed without warning while the third is under way, then resumed."""
+    run = folder / "run"
     settings = {
-        "run": {"dir": str(run), "live": "off"},
-        "env": {"id": f"{tmp_path / 'talk.py'}:Talk"},
-        "model": {"path": str(model)},
-        "engine": {"slots": 4, "max_context": 6144},
-        "rollout": {"groups": 2, "group_size": 2, "max_tokens": SAID, "concurrency": 4},
-        "trainer": {"steps": 3, "checkpoint_every": 1},
-        "eval": {"tasks": 0},
+        "env": f"{folder / 'talk.py'}:Talk",
+        "model": folder / "model",
+        "steps": 3,
+        "run.dir": run,
+        "run.live": "off",
+        "engine.max_context": 6144,
+        "rollout.groups": 2,
+        "rollout.group_size": 2,
+        "rollout.max_tokens": SAID,
+        "rollout.concurrency": 4,
+        "trainer.checkpoint_every": 1,
+        "eval.tasks": 0,
     }
-    with pytest.raises(KeyboardInterrupt):
-        ag.train(settings, reporter=StopAfter(2))
+    first = agentgym("train", *[f"--{name}={value}" for name, value in settings.items()])
+    deadline = time.monotonic() + TIMEOUT
+    while not (run / "checkpoints" / "step-00002" / "state.json").exists():
+        assert first.poll() is None, "the run ended before its second checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
     assert len(rows(run / "ledger.jsonl")) == 4
-    summary = ag.train(resume=str(run), reporter=PlainReporter())
+    assert not (run / "summary.json").exists()
+    assert agentgym("train", "--resume", str(run)).wait(TIMEOUT) == 0
+    return run
 
-    steps = [row for row in rows(run / "metrics.jsonl") if "reward/mean" in row]
-    assert [row["step"] for row in steps] == [1, 2, 3]
-    ledger = Counter(row["task"] for row in rows(run / "ledger.jsonl"))
-    assert len(ledger) == 6
-    assert set(ledger.values()) == {1}
-    played = [t for i in (1, 2, 3) for t in read_trajectories(run / "trajectories" / f"step-0000{i}.jsonl")]
-    turns = [len(t.turns) for t in played]
-    tokens = [sum(len(turn.context_ids) + len(turn.completion.ids) for turn in t.turns) for t in played]
-    figures = {
-        "parameters": parameters,
-        "vocabulary": entries,
-        "turns": sum(turns) / len(turns),
-        "tokens_per_episode": sum(tokens) / len(tokens),
-        "logprob_gap_max": summary["logprob_gap_max"],
-        "peak_mem_mib": summary["peak_mem_mib"],
-        "overhead_frac": overhead(steps),
-        "cpu_s": {
-            name: sum(row[name] for row in steps) for name in steps[0] if name.startswith(("compute/", "overhead/"))
-        },
-    }
+
+def agentgym(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "agentgym", *arguments])
+
+
+def test_every_group_is_trained_once(run: Path) -> None:
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == [1, 2, 3]
+    ledger = rows(run / "ledger.jsonl")
+    assert Counter(row["step"] for row in ledger) == {1: 2, 2: 2, 3: 2}
+    assert len({row["task"] for row in ledger}) == 6
+    assert all(row["outcome"] == "trained" for row in ledger)
+
+
+def test_figures(folder: Path, run: Path) -> None:
+    figures = measure(folder, run)
     report(figures)
     assert figures["turns"] >= 10
     assert figures["tokens_per_episode"] >= 4000
-    assert summary["unscored"] == 0
-    assert 0 < summary["logprob_gap_max"] <= 1e-4
+    assert figures["unscored"] == 0
+    assert figures["prefill_from_cache"] > 0.5  # turns went on from the cache of the one before
+    assert 0 < figures["logprob_gap_max"] <= 1e-4
     assert figures["overhead_frac"] <= 0.10
+    assert all(mib > 0 for mib in figures["peak_mem_mib"].values())
 
 
-def overhead(steps: list[dict[str, Any]]) -> float:
-    """Share of the CPU-seconds of all steps that is no model compute."""
-    spent = sum(v for row in steps for k, v in row.items() if k.startswith(PARTS))
-    return sum(v for row in steps for k, v in row.items() if k.startswith("overhead/")) / spent
+def measure(folder: Path, run: Path) -> dict[str, Any]:
+    """The figures of the run, over all its steps."""
+    from safetensors.torch import load_file
+
+    steps, summary = rows(run / "metrics.jsonl"), json.loads((run / "summary.json").read_text())
+    played = [t for i in (1, 2, 3) for t in read_trajectories(run / "trajectories" / f"step-0000{i}.jsonl")]
+    tokens = [sum(len(turn.context_ids) + len(turn.completion.ids) for turn in t.turns) for t in played]
+    parts = [name for name in steps[0] if name.startswith(("compute/", "overhead/"))]
+    spent = {name: sum(row[name] for row in steps) for name in parts}
+    cached, prefilled = steps[-1]["worker/engine/cached_tokens"], steps[-1]["worker/engine/prefill_tokens"]
+    return {
+        "parameters": sum(tensor.numel() for tensor in load_file(folder / "model" / "model.safetensors").values()),
+        "vocabulary": ENTRIES,
+        "episodes": len(played),
+        "turns": sum(len(t.turns) for t in played) / len(played),
+        "tokens_per_episode": sum(tokens) / len(tokens),
+        "unscored": summary["unscored"],
+        "prefill_from_cache": cached / (cached + prefilled),
+        "logprob_gap_max": summary["logprob_gap_max"],
+        "peak_mem_mib": summary["peak_mem_mib"],
+        "overhead_frac": sum(v for name, v in spent.items() if name.startswith("overhead/")) / sum(spent.values()),
+        "overhead_frac_by_step": [row["overhead_frac"] for row in steps],
+        "cpu_s": spent,
+    }
 
 
 def report(figures: dict[str, Any]) -> None:
+    """Print a table, and write the figures down."""
     sys.path.insert(0, str(RESULTS.parents[1]))
     try:
         from report import machine, versions
@@ -219,4 +243,10 @@ def report(figures: dict[str, Any]) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     found = figures | {"versions": versions("torch", "transformers"), "machine": machine()}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print("\n" + json.dumps(figures, indent=1))
+    total = sum(figures["cpu_s"].values())
+    print(f"\n{'CPU-seconds of three steps':28}{'':>10}{'share':>8}")
+    for name, seconds in figures["cpu_s"].items():
+        print(f"  {name:26}{seconds:10.3f}{seconds / total:8.2%}")
+    for name, value in figures.items():
+        if name != "cpu_s":
+            print(f"{name:28}{value}")
