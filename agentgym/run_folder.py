@@ -114,12 +114,16 @@ class RunFolder:
             raise RunError(f"{final}: cannot be written: {_reason(e)}; what was there is intact") from None
         return final
 
-    def rewind(self, step: int) -> None:
-        """Forget what came after `step`: it will be done again. Lines cut short by a kill go too."""
+    def rewind(self, step: int, evaluated: Sequence[str] = ()) -> None:
+        """Forget what will be done again: what came after `step`, and evaluations that are not among `evaluated`.
+
+        Lines cut short by a kill go too.
+        """
         for name in ("metrics.jsonl", "ledger.jsonl"):
             path = self.path / name
             if path.exists():
-                kept = [line for line in path.read_bytes().splitlines(keepends=True) if _upto(line, step)]
+                lines = path.read_bytes().splitlines(keepends=True)
+                kept = [line for line in lines if _stands(line, step, evaluated)]
                 self._write(name, b"".join(kept))
         for path in self.trajectories.glob("step-*.jsonl"):
             number = path.stem.removeprefix("step-")
@@ -162,12 +166,14 @@ def _occupied(path: Path) -> bool:
         raise RunError(f"{path}: cannot be looked into: {_reason(e)}") from None
 
 
-def _upto(line: bytes, step: int) -> bool:
+def _stands(line: bytes, step: int, evaluated: Sequence[str]) -> bool:
     try:
         row = json.loads(line)
     except ValueError:
         return False
-    return isinstance(row, dict) and line.endswith(b"\n") and int(row.get("step", 0)) <= step
+    if not isinstance(row, dict) or not line.endswith(b"\n"):
+        return False
+    return int(row.get("step", 0)) <= step and row.get("eval") in (None, *evaluated)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -128,6 +128,7 @@ def test_a_really_full_device(folder: RunFolder) -> None:
 
 def test_rewind_forgets_what_came_later(folder: RunFolder) -> None:
     folder.append("metrics.jsonl", {"step": 0, "eval": "before"})
+    folder.append("metrics.jsonl", {"step": 0, "eval": "after"})  # as a run of no steps leaves it
     for step in (1, 2, 3):
         folder.append("metrics.jsonl", {"step": step})
         folder.append("ledger.jsonl", {"step": step, "task": f"0:{step}", "outcome": "trained"})
@@ -135,7 +136,7 @@ def test_rewind_forgets_what_came_later(folder: RunFolder) -> None:
     folder.write_trajectories("eval-before", [trajectory()])
     with open(folder.path / "ledger.jsonl", "ab") as file:
         file.write(b'{"step": 1, "task": "cut by a ki')
-    folder.rewind(2)
+    folder.rewind(2, evaluated=["before"])
     assert [row["step"] for row in folder.rows("metrics.jsonl")] == [0, 1, 2]
     assert [row["step"] for row in folder.rows("ledger.jsonl")] == [1, 2]
     kept = sorted(p.name for p in folder.trajectories.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def train(
     (`trainer__steps=3`). resume: a run folder to go on with, then nothing else is needed. Raises `UserError`s that say
     what to mend, and `KeyboardInterrupt` after a clean stop.
     """
+    began = time.perf_counter(), time.process_time()  # what follows loads torch, which a run has to pay for
     from agentgym.trainers.session import Session
 
     if resume is not None:
@@ -42,7 +44,7 @@ def train(
         folder = RunFolder.create(resolved.run.dir or default_dir(resolved), resolved)
     own = reporter is None
     reporter = reporter or make_reporter(resolved.run.live)
-    session = Session(resolved, folder, reporter, resumed=resume is not None)
+    session = Session(resolved, folder, reporter, resumed=resume is not None, began=began)
     try:
         _build(session, folder if resume is None else None)
         session.warm_start()
@@ -153,7 +155,6 @@ def resolve(config: Config | Mapping[str, Any] | None, recipe: str | None, overr
 
 def default_dir(config: Config) -> str:
     import re
-    import time
 
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", config.all_envs[0].id.rpartition("/")[2]) or "run"
     return f"runs/{name.lower()}-{time.strftime('%Y%m%d-%H%M%S')}"

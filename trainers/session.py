@@ -73,12 +73,15 @@ class Tally:
 class Session:
     """Holds the parts of one run. Each public method is a stage."""
 
-    def __init__(self, config: Config, folder: RunFolder, reporter: Reporter, *, resumed: bool):
+    def __init__(
+        self, config: Config, folder: RunFolder, reporter: Reporter, *, resumed: bool, began: tuple[float, float]
+    ):
+        """began: `perf_counter` and `process_time` where the run's time is counted from."""
         self.config, self.folder, self.reporter = config, folder, reporter
         self.tally = Tally()
         self.step = 0
         self._pipeline_state: dict[str, Any] | None = None
-        self._began, self._cpu_began = time.perf_counter(), 0.0
+        self._began, self._cpu_began = began
         checkpoints = list_checkpoints(folder.checkpoints) if resumed else []
         self._checkpoint = checkpoints[-1] if checkpoints else None
         self._shown: list[Demonstration] | None = None
@@ -103,6 +106,7 @@ class Session:
         if self._checkpoint is not None:
             self._restore(self._checkpoint)
         else:
+            self.folder.rewind(0)  # of a run that was stopped before its first checkpoint, all is done again
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
             self.model, self.tokenizer, self._model_path = asyncio.run(origin)
@@ -296,7 +300,7 @@ class Session:
         self.tally = Tally(**state["tally"])
         self._pipeline_state = state["pipeline"]
         self._wall_before, self._cpu_before = self.tally.wall_s, self.tally.cpu_s
-        self.folder.rewind(self.step)
+        self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
 
     def _check_envs(self) -> None:
@@ -406,5 +410,5 @@ class Session:
 
     def _count_time(self) -> None:
         child = self._rollouts.stats()["cpu_s"] if self._rollouts else 0.0
-        self.tally.cpu_s = self._cpu_before + time.process_time() + child
+        self.tally.cpu_s = self._cpu_before + time.process_time() - self._cpu_began + child
         self.tally.wall_s = self._wall_before + time.perf_counter() - self._began

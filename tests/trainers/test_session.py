@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+import time
 from collections import Counter
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,10 @@ import agentgym as ag
 from agentgym.errors import ConfigError, RunError
 from agentgym.report.plain import PlainReporter
 from agentgym.rollout.record import read_trajectories
+from agentgym.run_folder import RunFolder
+from agentgym.trainers import session
 from agentgym.trainers.api import sft
+from agentgym.trainers.weights.shared import SharedMemorySync
 
 SMALL: dict[str, Any] = {
     "run": {"live": "off", "processes": 1},
@@ -24,6 +32,18 @@ SMALL: dict[str, Any] = {
     "rollout": {"groups": 2, "group_size": 4, "max_tokens": 12},
     "eval": {"tasks": 6},
 }
+STEADY: dict[str, Any] = {
+    **SMALL,
+    "rollout": {**SMALL["rollout"], "max_staleness": 0},
+    "trainer": {"steps": 3, "checkpoint_every": 2},
+}
+"""In one process and without staleness, a run is a function of its seed."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The curve takes half the time of such a run; the module's own runs have theirs."""
+    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
 
 
 class Stopper(PlainReporter):
@@ -38,9 +58,6 @@ class Stopper(PlainReporter):
 
     def advance(self, done: int, **fields: float | str) -> None:
         if (self.at, done) == self.want:
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGINT)
 
     def note(self, text: str) -> None:
@@ -51,12 +68,38 @@ def rows(run: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
+SEGMENTS: list[str] = []
+"""Names of the shared memory that runs have made."""
+
+
+class Noted(SharedMemorySync):
+    def __init__(self, tensors: Any):
+        super().__init__(tensors)
+        SEGMENTS.append(self._memory.name)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """One run in two processes."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    summary = ag.train(SMALL, run__processes=2, run__dir=str(folder), reporter=Stopper())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "SharedMemorySync", Noted)
+        summary = ag.train(SMALL, run__processes=2, run__dir=str(folder), reporter=Stopper())
     return folder, summary
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """One run that any other of its seed equals."""
+    folder = tmp_path_factory.mktemp("runs") / "steady"
+    return folder, ag.train(STEADY, run__dir=str(folder), reporter=Stopper())
+
+
+def test_a_run_leaves_no_process_and_no_shared_memory(run: tuple[Path, dict[str, Any]]) -> None:
+    assert not [child for child in multiprocessing.active_children() if child.name == "rollout-worker"]
+    assert len(SEGMENTS) == 1
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(SEGMENTS[0])
 
 
 def test_a_run_leaves_its_folder(run: tuple[Path, dict[str, Any]]) -> None:
@@ -118,7 +161,9 @@ def test_the_saved_model_is_an_ordinary_one_and_plays_alike(run: tuple[Path, dic
     with torch.no_grad():
         first, second = (model(ids).logits for model in models)
     assert torch.equal(first, second)
-    figures = ag.evaluate(str(folder), tasks=6, seed=1_000_003, reporter=Stopper())
+    config = RunFolder.open(folder).load_config()
+    config.run.processes = 1
+    figures = ag.evaluate(str(folder), tasks=6, config=config, reporter=Stopper())
     assert figures["sampled"] == run[1]["after"]["sampled"]
     assert figures["by_kind"] == run[1]["after"]["by_kind"]
 
@@ -129,27 +174,66 @@ def comparable(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows(folder, "metrics.jsonl")]
 
 
-def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder in (one, two):
-        ag.train(SMALL, rollout__max_staleness=0, trainer__steps=2, run__dir=str(folder), reporter=Stopper())
-    assert comparable(one) == comparable(two)
-    assert (one / "model" / "model.safetensors").read_bytes() == (two / "model" / "model.safetensors").read_bytes()
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("stage", "done"), [("warm start", 1), ("evaluate before", 4), ("train", 1), ("train", 2)])
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, stage: str, done: int) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    settings = {**SMALL, "rollout": {**SMALL["rollout"], "max_staleness": 0}, "trainer": {"steps": 3}}
-    ag.train(settings, run__dir=str(whole), reporter=Stopper())
+def test_the_same_seed_is_the_same_run_and_each_counts_its_own_time(
+    steady: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    began, cpu_began = time.perf_counter(), time.process_time()
+    summary = ag.train(STEADY, run__dir=str(tmp_path / "run"), reporter=Stopper())
+    assert 0 < summary["cpu_s"] <= time.process_time() - cpu_began + 0.01, "not what this process did before"
+    assert 0 < summary["wall_s"] <= time.perf_counter() - began + 0.01
+    assert comparable(tmp_path / "run") == comparable(steady[0])
+    assert weights(tmp_path / "run") == weights(steady[0])
+
+
+def test_another_seed_is_another_run(steady: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    ag.train(STEADY, run__seed=1, run__dir=str(tmp_path / "run"), eval__tasks=0, reporter=Stopper())
+    assert weights(tmp_path / "run") != weights(steady[0])
+
+
+@pytest.mark.parametrize(
+    ("stage", "done"),
+    [("warm start", 1), ("evaluate before", 4), ("train", 1), ("train", 2), ("evaluate after", 4)],
+)
+def test_an_interrupted_run_goes_on_where_it_was(
+    steady: tuple[Path, dict[str, Any]], tmp_path: Path, stage: str, done: int
+) -> None:
+    whole, cut = steady[0], tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
-        ag.train(settings, run__dir=str(cut), reporter=Stopper(stage, done))
+        ag.train(STEADY, run__dir=str(cut), reporter=Stopper(stage, done))
     assert list((cut / "checkpoints").iterdir()), "there is something to go on from"
     summary = ag.train(resume=str(cut), reporter=Stopper())
-    assert (summary["steps"], summary["sft"]["steps"]) == (3, 3)
+    assert (summary["steps"], summary["sft"]) == (3, steady[1]["sft"])
     assert comparable(cut) == comparable(whole)
+    assert weights(cut) == weights(whole)
     ledgers = [[(row["step"], row["task"], row["outcome"]) for row in rows(f, "ledger.jsonl")] for f in (cut, whole)]
     assert ledgers[0] == ledgers[1]
+
+
+def test_a_finished_run_is_only_evaluated_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = ag.train(STEADY, trainer__steps=1, run__dir=str(folder), reporter=Stopper())
+    before = comparable(folder), weights(folder)
+    again = ag.train(resume=str(folder), reporter=Stopper())
+    assert (comparable(folder), weights(folder)) == before, "no row of metrics twice"
+    assert again["after"] == first["after"]
+    assert (again["trajectories"], again["rl_cpu_s"]) == (first["trajectories"], first["rl_cpu_s"])
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        ag.train(
+            SMALL, sft__steps=0, eval__tasks=0, trainer__steps=3, run__dir=str(folder), reporter=Stopper("train", 2)
+        )
+    (folder / "checkpoints" / "step-00002").rename(tmp_path / "gone")
+    ag.train(resume=str(folder), reporter=Stopper())
+    assert [row["step"] for row in rows(folder, "metrics.jsonl") if "reward/mean" in row] == [1, 2, 3]
+    tasks = Counter(row["task"] for row in rows(folder, "ledger.jsonl"))
+    assert (len(tasks), set(tasks.values())) == (6, {1})
 
 
 def test_a_run_that_was_killed_repeats_only_what_no_checkpoint_has(tmp_path: Path) -> None:
