@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import pytest
 
 from agentgym.config import ModelConfig, load_config
-from agentgym.errors import AgentGymError, ModelError
+from agentgym.errors import ConfigError
 from agentgym.rollout.worker import WorkerSpec
 from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.rollouts import LocalRollouts, ProcessRollouts, RolloutError
@@ -54,12 +54,17 @@ def test_what_is_not_waited_for_is_not_lost(started: ProcessRollouts) -> None:
     assert len(played(started, 2)) == 2
 
 
-def test_both_kinds_play_alike(spec: WorkerSpec, started: ProcessRollouts) -> None:
+def test_both_kinds_play_alike_whatever_is_played_beside(spec: WorkerSpec, started: ProcessRollouts) -> None:
     local = LocalRollouts(spec)
     for rollouts in (local, started):
         rollouts.ready()
         rollouts.submit(requests(4))
-    assert played(local, 4) == played(started, 4)
+    together = played(local, 4)
+    assert together == played(started, 4)
+    local.submit(requests(1))
+    assert played(local, 1) == {"0:0": together["0:0"]}
+    assert {"cpu_s", "peak_mem", "env_s"} <= set(local.stats())
+    assert set(local.stats()) == set(started.stats())
     local.close()
 
 
@@ -68,32 +73,46 @@ def test_weights_arrive_before_what_is_submitted_after_them(spec: WorkerSpec, st
 
     model = AutoModelForCausalLM.from_pretrained(spec.model_path)
     tensors = dict(model.named_parameters())
-    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     sync = SharedMemorySync(tensors)
     started.update(sync.publish(7, tensors))
     started.submit(requests(1))
     group = started.receive()
     assert {int(v) for t in group.trajectories for v in t.turns[0].completion.versions} == {7}
     sync.close()
-    if before:
-        assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("psm")}
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(sync._memory.name)
 
 
-def test_a_dead_worker_is_told_with_what_to_do_and_nothing_is_left_running(spec: WorkerSpec) -> None:
-    rollouts = ProcessRollouts(spec)
-    rollouts.ready()
-    rollouts.submit(requests(8))
-    os.kill(rollouts._process.pid or 0, signal.SIGKILL)
-    with pytest.raises(RolloutError, match="--resume"):
-        played(rollouts, 9)
+def test_a_users_mistake_arrives_as_such() -> None:
+    wrong = WorkerSpec(load_config("store", {"engine.kind": "scripted"}), "")
+    said = r"engine\.kind = 'scripted' has no model"
+    with pytest.raises(ConfigError, match=said):
+        LocalRollouts(wrong)
+    rollouts = ProcessRollouts(wrong)
+    with pytest.raises(ConfigError, match=said):
+        rollouts.ready()
     rollouts.close()
     assert not rollouts._process.is_alive()
 
 
-def test_a_users_mistake_arrives_as_such(spec: WorkerSpec, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    rollouts = ProcessRollouts(WorkerSpec(spec.config, str(tmp_path)))
-    with pytest.raises((ModelError, RolloutError)) as error:
-        rollouts.ready()
-    assert isinstance(error.value, AgentGymError)
+def test_closing_amid_play_leaves_nothing_under_way(spec: WorkerSpec) -> None:
+    rollouts = LocalRollouts(spec)
+    rollouts.submit(requests(20))
+    rollouts.receive()
+    assert rollouts._worker._tasks
     rollouts.close()
+    assert not rollouts._worker._tasks
+    rollouts.close()  # as after a failure, when it has been closed already
+
+
+def test_a_dead_worker_is_told_with_what_to_do(started: ProcessRollouts) -> None:
+    """The last test: it takes the module's worker."""
+    started.ready()
+    started.submit(requests(8))
+    os.kill(started._process.pid or 0, signal.SIGKILL)
+    with pytest.raises(RolloutError, match="--resume"):
+        played(started, 9)
+    with pytest.raises(RolloutError, match="--resume"):
+        started.submit(requests(1))
+    started.close()
+    assert not started._process.is_alive()
