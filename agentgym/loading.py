@@ -7,12 +7,17 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from agentgym.errors import AgentGymError, ConfigError
+
+_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 
 
 def is_reference(text: str, *, file_only: bool = False) -> bool:
@@ -21,6 +26,19 @@ def is_reference(text: str, *, file_only: bool = False) -> bool:
     if where.endswith(".py") or text.endswith(".py"):
         return True
     return bool(colon) and not file_only and name.isidentifier()  # `module:Env-v0` is an id, as Gymnasium has it
+
+
+@contextmanager
+def users_code(what: str) -> Iterator[None]:
+    """What code given by the user raises inside becomes a `ConfigError`: `what`, the error, its file and line."""
+    try:
+        yield
+    except AgentGymError:
+        raise
+    except Exception as e:
+        frames = traceback.extract_tb(e.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames
+        raise ConfigError(f"{what}: {type(e).__name__}: {e} ({own[-1].filename}, line {own[-1].lineno})") from e
 
 
 def load_object(reference: str, what: str = "object") -> Any:

@@ -16,7 +16,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from agentgym.errors import ConfigError
-from agentgym.loading import is_reference, load_object, load_several
+from agentgym.loading import is_reference, load_object, load_several, users_code
 from agentgym.protocols import Env
 
 TOOL_ENV = "agentgym.envs.tool_env:ToolEnv"
@@ -184,10 +184,11 @@ def _build(build: Callable[..., Any], what: str, kwargs: Mapping[str, Any]) -> A
         inspect.signature(build).bind(**kwargs)
     except TypeError as e:
         raise ConfigError(f"{what} cannot be made: {e} (see env.args)") from None
-    try:
-        return build(**kwargs)
-    except TypeError as e:
-        if "unexpected keyword argument" not in str(e):
-            raise
-        reason = str(e).partition(" was raised from the environment creator")[0]
-        raise ConfigError(f"{what} cannot be made: {reason} (see env.args)") from None
+    with users_code(f"{what} cannot be made"):
+        try:
+            return build(**kwargs)
+        except TypeError as e:
+            if "unexpected keyword argument" not in str(e):
+                raise
+            reason = str(e).partition(" was raised from the environment creator")[0]
+            raise ConfigError(f"{what} cannot be made: {reason} (see env.args)") from None

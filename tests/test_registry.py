@@ -41,6 +41,10 @@ class Shop(ag.ToolEnv):
     def make_tasks(self, split):
         return [ag.Task("0", "Tea?", 250)]
 
+class Shut(Shop):
+    def __init__(self):
+        raise OSError("no database")
+
 instance = Shop(max_turns=3)
 
 def factory(size: int = 1, **kw):
@@ -213,6 +217,7 @@ def test_data_reward_and_tools_without_a_class(shop: str, tmp_path: Path) -> Non
         ("no.such.module:x", "No module named 'no'"),
         ("{shop}:number", "is a int: expected an env class"),
         ("{shop}:price", "cannot be made: missing a required argument: 'item'"),
+        ("{shop}:Shut", r"Shut cannot be made: OSError: no database \(.*shop\.py, line \d+\)"),
     ],
 )
 def test_what_is_not_there_is_named(shop: str, reference: str, text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agentgym.errors import ConfigError, DataError, EpisodeFault
+from agentgym.loading import users_code
 from agentgym.protocols import Env, Policy, Renderer
 from agentgym.rollout.record import read_rows
 from agentgym.trainers.batch import Row
@@ -26,16 +27,16 @@ async def play_expert(env: Env, task: Task, seed: int, style: str = "demo") -> D
 
     A demo that makes calls without saying what they answered is played, so that the env answers them.
     """
-    start = await env.areset(seed=seed, options={"task": task})
-    if task.demo is not None and _is_whole(task.demo):
-        return Demonstration((*start.messages, *task.demo), start.tools)
-    policy = env.expert(task, seed, style)
-    if policy is None:
-        return None
+    told = f"the demonstration of task {task.id!r} cannot be played"
     try:
-        return Demonstration(tuple(await _play(env, policy, start.messages)), start.tools)
+        with users_code(told):
+            start = await env.areset(seed=seed, options={"task": task})
+            if task.demo is not None and _is_whole(task.demo):
+                return Demonstration((*start.messages, *task.demo), start.tools)
+            policy = env.expert(task, seed, style)
+            return Demonstration(tuple(await _play(env, policy, start.messages)), start.tools) if policy else None
     except EpisodeFault as fault:
-        raise ConfigError(f"the demonstration of task {task.id!r} cannot be played: {fault}") from fault
+        raise ConfigError(f"{told}: {fault}") from fault
 
 
 async def _play(env: Env, policy: Policy, prompt: Sequence[Message]) -> list[Message]:

@@ -11,6 +11,7 @@ from typing import Any
 from agentgym.config import Config
 from agentgym.engines.size import context_of
 from agentgym.errors import ConfigError, RunError
+from agentgym.loading import users_code
 from agentgym.protocols import Reporter
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
@@ -308,7 +309,8 @@ class Session:
         self._sources = []
         for spec in self.config.all_envs:
             env = self._make_env(spec.id)
-            ids = [task.id for task in env.tasks("train")]
+            with users_code(f"env.id = {spec.id!r}: its tasks cannot be made"):
+                ids = [task.id for task in env.tasks("train")]
             if not ids:
                 raise ConfigError(f"env.id = {spec.id!r}: has no training tasks")
             self._sources.append(TaskSource(spec.id, ids, spec.weight))

@@ -7,9 +7,10 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 
+from agentgym.errors import EnvFault, UserError, boundary
 from agentgym.protocols import Env
 from agentgym.rollout.agent import Agent
-from agentgym.rollout.episode import Limits, Play, run_episode
+from agentgym.rollout.episode import Limits, Play, run_episode, unplayed
 from agentgym.types import Group, GroupRequest, Trajectory
 
 EnvFactory = Callable[[str], Env]
@@ -45,7 +46,11 @@ class Collector:
         )
         async with self._slots:
             idle = self._idle.setdefault(request.env_id, [])
-            env = idle.pop() if idle else self._make_env(request.env_id)
+            try:
+                with boundary(EnvFault, "make"):
+                    env = idle.pop() if idle else self._make_env(request.env_id)
+            except (EnvFault, UserError) as e:  # it could be made when the run began: a failure like any other
+                return (unplayed(play, f"{EnvFault.kind}: {e}"),)
             trajectories = await run_episode(env, self._agent, play, self._limits)
             if any(trajectory.error for trajectory in trajectories):
                 with suppress(Exception):  # a fault may have left it in any state; what went wrong is recorded

@@ -41,7 +41,7 @@ async def run_episode(env: Env, agent: Agent, play: Play, limits: Limits) -> tup
     """Play one episode. A fault of env, tool, verifier or engine yields an unscored trajectory that says why."""
     began = perf_counter()
     talk: Conversation | None = None
-    task, error, end = Task(play.id, ""), None, Step(stop_reason=StopReason.fault)
+    task, error, end = Task("", ""), None, Step(stop_reason=StopReason.fault)
     try:
         async with asyncio.timeout(limits.seconds) as deadline:
             with boundary(EnvFault, "reset"):
@@ -119,6 +119,11 @@ async def _time_out(env: Env, talk: Conversation | None) -> tuple[Step, str | No
         return await _finish(env, talk, StopReason.timeout), None
     except EpisodeFault as fault:
         return Step(stop_reason=StopReason.fault), f"{fault.kind}: {fault}"
+
+
+def unplayed(play: Play, error: str) -> Trajectory:
+    """What is recorded of an episode that could not even begin."""
+    return _trajectory(play, Task("", ""), None, Step(stop_reason=StopReason.fault), error, 0.0)
 
 
 def _trajectory(

@@ -249,6 +249,21 @@ def test_a_broken_env_is_not_used_again_even_if_it_cannot_be_closed() -> None:
     assert len(made) == 2
 
 
+def test_an_env_that_cannot_be_made_leaves_unscored_episodes() -> None:
+    made = iter(range(100))
+
+    def make(_: str) -> Parts:
+        if next(made) == 0:
+            raise OSError("no such database")
+        return Parts()
+
+    engine = ScriptedEngine(lambda ids, params: [ord("7"), END])
+    group = collect(make, engine, GroupRequest("0:nuts", "parts", 0, 3, seed=0))
+    assert [t.reward for t in group.trajectories] == [None, 1.0, 1.0]
+    assert group.trajectories[0].error == "env_error: make: OSError: no such database"
+    assert group.task_id == "nuts", "known from those that began"
+
+
 def test_no_more_episodes_at_once_than_allowed_and_envs_are_reused() -> None:
     made: list[Parts] = []
     running = most = 0

@@ -45,6 +45,23 @@ def test_tasks_without_a_demo_show_nothing() -> None:
     assert asyncio.run(expert_demonstrations(env_of(ag.Task("t", "2*4?", 8)), 3, seed=0)) == []
 
 
+class Shut(ag.ToolEnv):
+    def setup(self, episode: ag.Episode) -> None:
+        raise OSError("no database")
+
+
+class Speechless(ag.ToolEnv):
+    def expert(self, task: ag.Task, seed: int, style: str = "gold") -> None:
+        raise IndexError("no line left")
+
+
+@pytest.mark.parametrize(("env", "error"), [(Shut, "OSError: no database"), (Speechless, "IndexError: no line left")])
+def test_an_env_that_raises_is_told(env: type[ag.ToolEnv], error: str) -> None:
+    task = ag.Task("t", "2*4?", 8, demo=[ag.say("8")] if env is Shut else None)
+    with pytest.raises(ConfigError, match=rf"demonstration of task 't' cannot be played: .*{error}"):
+        asyncio.run(play_expert(env([task], holdout=0), task, seed=0))
+
+
 def test_a_reward_that_raises_is_told() -> None:
     def broken(task: ag.Task, answer: str, episode: ag.Episode) -> float:
         raise ZeroDivisionError("by mistake")
