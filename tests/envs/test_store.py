@@ -1,6 +1,5 @@
 """Store-v0: its rules, its rates and its demonstrations."""
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import groupby, pairwise
@@ -26,13 +25,6 @@ def test_tasks() -> None:
             assert sum(item in text.replace("*", " ").replace("+", " ").split() for item in ITEMS) == KINDS.index(
                 task.kind
             )
-
-
-def test_tasks_are_cheap_to_make() -> None:
-    generate.cache_clear()
-    began = time.process_time()
-    generate("train")
-    assert time.process_time() - began < 0.6  # 0.15 on an idle core
 
 
 def test_prices_are_drawn_anew_and_shown_by_no_prompt() -> None:
