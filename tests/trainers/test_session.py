@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from agentgym.errors import ConfigError, RunError
 from agentgym.report.plain import PlainReporter
 from agentgym.rollout.record import read_trajectories
 from agentgym.run_folder import RunFolder
-from agentgym.trainers import session
+from agentgym.trainers import origin, session
 from agentgym.trainers.api import sft
 from agentgym.trainers.weights.shared import SharedMemorySync
 
@@ -38,6 +39,14 @@ STEADY: dict[str, Any] = {
     "trainer": {"steps": 3, "checkpoint_every": 2},
 }
 """In one process and without staleness, a run is a function of its seed."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_words() -> Iterator[None]:
+    """Each run plays the tasks that its tokenizer is to know the words of; a few will do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(origin, "SEEN_TASKS", 32)
+        yield
 
 
 @pytest.fixture(autouse=True)
