@@ -44,6 +44,7 @@ RESPONSE_TEMPLATE = {
         "content": {"close_pattern": r"<\|end\|>\s*", "content": "text"},
     },
 }
+WARM_UP_GROUPS = 4
 
 
 def environment_class(env: StoreEnv, seed: int) -> type:
@@ -109,19 +110,14 @@ class Rewards:
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """CPU- and wall-seconds of the process and its children, from the end of the warm-up to the end."""
+    """CPU- and wall-seconds of the process and its children, from the first batch to the last."""
 
-    def __init__(self, after: int):
-        self._after = after
-        self._began = (0.0, 0.0)
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._began = _now()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == self._after:
-            self._began = _now()
-
-    def passed(self) -> tuple[float, float]:
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         cpu, wall = _now()
-        return cpu - self._began[0], wall - self._began[1]
+        self.cpu_s, self.wall_s = cpu - self._began[0], wall - self._began[1]
 
 
 def _now() -> tuple[float, float]:
@@ -179,32 +175,41 @@ def grpo_config(config: Config, batches: int, setting: dict[str, Any], folder: s
     return GRPOConfig(**{**job, **setting})
 
 
-def measure(model: str, config: Config, steps: int, setting: dict[str, Any]) -> dict[str, Any]:
-    """One batch to warm up, then `steps` measured ones."""
+def train(model: str, config: Config, steps: int, setting: dict[str, Any]) -> tuple[Rewards, Clock]:
+    """Train the weights of the folder `model`, loaded afresh, for `steps` batches."""
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     tokenizer.response_template = RESPONSE_TEMPLATE
     attention = setting.get("attn_implementation", "sdpa")
     weights = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention)
     env = StoreEnv()
-    rewards, clock = Rewards(env), Clock(after=config.learner.minibatches)
+    rewards, clock = Rewards(env), Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
             model=weights,
             reward_funcs=rewards,
-            args=grpo_config(config, steps + 1, setting, folder),
-            train_dataset=dataset(env, config, steps + 1),
+            args=grpo_config(config, steps, setting, folder),
+            train_dataset=dataset(env, config, steps),
             processing_class=tokenizer,
             environment_factory=environment_class(env, config.run.seed),
             callbacks=[clock],
         )
         trainer.train()
-        cpu_s, wall_s = clock.passed()
+    return rewards, clock
+
+
+def measure(model: str, config: Config, steps: int, setting: dict[str, Any]) -> dict[str, Any]:
+    """A small batch, thrown away, warms the process up; then the run that is measured."""
+    small = config.model_copy(deep=True)
+    small.rollout.groups = WARM_UP_GROUPS
+    rows = WARM_UP_GROUPS * config.rollout.group_size // config.learner.minibatches
+    train(model, small, 1, {**setting, "micro": min(setting["micro"], rows)})
+    rewards, clock = train(model, config, steps, setting)
     trajectories = steps * config.rollout.groups * config.rollout.group_size
     return {
-        "trajectories_per_cpu_s": trajectories / cpu_s,
+        "trajectories_per_cpu_s": trajectories / clock.cpu_s,
         "trajectories": trajectories,
-        "cpu_s": cpu_s,
-        "wall_s": wall_s,
+        "cpu_s": clock.cpu_s,
+        "wall_s": clock.wall_s,
         "rewards": [batch["reward"] for batch in rewards.batches],
         "turns": [batch["turns"] for batch in rewards.batches],
     }
