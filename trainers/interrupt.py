@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 
 class Interrupt:
-    """Remembers that SIGINT or SIGTERM came. Only the main thread can listen; elsewhere it never fires."""
+    """Remembers that SIGINT or SIGTERM came, once a run has something to save; before that they stop it at once.
 
-    def __init__(self) -> None:
+    `told` is called, in a thread of its own, when the stop is put off. Only the main thread can listen; elsewhere it
+    never fires.
+    """
+
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
         self.requested = False
+        self._told = told
+        self._graceful = False
         self._former: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._former[number] = signal.signal(number, self._handle)
 
+    def put_off(self) -> None:
+        """From now on the first interrupt waits for `check`."""
+        self._graceful = True
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested or not self._graceful:
             raise KeyboardInterrupt
         self.requested = True
+        # the main thread may be in the midst of writing to the terminal, which cannot be entered twice
+        threading.Thread(target=self._told, daemon=True).start()
 
     def check(self) -> None:
         """Raise `KeyboardInterrupt` where it is safe to stop."""

@@ -91,7 +91,7 @@ class Session:
         self._metrics = MetricsWriter(folder)
         self._make_env = env_factory(config)
         self._accounts = Accounts()
-        self.interrupt = Interrupt()
+        self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
 
     # ---- stages ----
 
@@ -117,6 +117,7 @@ class Session:
         self.learner = Learner(self.model, options, torch.device(pick_device(config.learner.device)))
         if self._checkpoint is not None:
             self.learner.load_state_dict(load_learner_state(self._checkpoint))
+        self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
             self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step))
         size = sum(p.numel() for p in self.model.parameters())
