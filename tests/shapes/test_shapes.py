@@ -171,12 +171,14 @@ def run(folder: Path) -> Path:
     }
     first = agentgym("train", *[f"--{name}={value}" for name, value in settings.items()])
     deadline = time.monotonic() + TIMEOUT
-    while not (run / "checkpoints" / "step-00002" / "state.json").exists():
-        assert first.poll() is None, "the run ended before its second checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    first.kill()
-    first.wait()
+    try:
+        while not (run / "checkpoints" / "step-00002" / "state.json").exists():
+            assert first.poll() is None, "the run ended before its second checkpoint"
+            assert time.monotonic() < deadline, "the run took too long"
+            time.sleep(0.05)
+    finally:
+        first.kill()
+        first.wait()
     assert len(rows(run / "ledger.jsonl")) == 4
     assert not (run / "summary.json").exists()
     assert agentgym("train", "--resume", str(run)).wait(TIMEOUT) == 0
