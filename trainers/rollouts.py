@@ -12,20 +12,28 @@ import os
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from agentgym.errors import AgentGymError, UserError
+from agentgym.errors import AgentGymError, RunError, UserError
 from agentgym.rollout.worker import Worker, WorkerFailed, WorkerSpec
 from agentgym.types import Group, GroupRequest, WeightUpdate
+
+CLOSING = 10.0
+"""Seconds that a worker has to end when it is told to; then it is ended."""
 
 Stats = dict[str, float]
 
 
 class RolloutError(AgentGymError):
-    """The rollout worker broke or died."""
+    """The rollout worker broke."""
+
+
+class WorkerDied(RolloutError, RunError):
+    """Its process is gone, often killed for memory: the user can go on with the run."""
 
 
 class Rollouts(Protocol):
@@ -99,11 +107,14 @@ class ProcessRollouts:
 
     def __init__(self, spec: WorkerSpec):
         context = mp.get_context("spawn")
-        self._down, child_end = context.Pipe()
-        self._up: Any = context.Queue()
-        self._process = context.Process(target=_worker_main, args=(spec, child_end, self._up), name="rollout-worker")
+        # pipes, not queues: of a queue the reader has a writing end too, and waits for ever for the rest of a message
+        # whose sender was killed
+        down, self._down = context.Pipe(duplex=False)
+        self._up, up = context.Pipe(duplex=False)
+        self._process = context.Process(target=_worker_main, args=(spec, down, up), name="rollout-worker")
         self._process.start()
-        child_end.close()
+        down.close()
+        up.close()
         self._groups: deque[Group] = deque()
         self._loaded = False
 
@@ -130,33 +141,32 @@ class ProcessRollouts:
         return stats
 
     def close(self) -> None:
-        if self._process.is_alive():
-            with contextlib.suppress(OSError):
-                self._down.send(("close", None))
-            # the feeder thread of the child's queue blocks its exit until the queue is drained
-            while self._process.is_alive():
-                try:
-                    self._up.get(timeout=0.1)
-                except (queue.Empty, EOFError, OSError):
-                    self._process.join(timeout=0.1)
-        self._up.close()
+        with contextlib.suppress(OSError):
+            self._down.send(("close", None))
+        self._up.close()  # the worker may be sending, and is not to wait for a reader
+        self._process.join(CLOSING)
+        if self._process.is_alive():  # an env or tool holds up its event loop
+            self._process.kill()
+            self._process.join()
         self._down.close()
 
     def _send(self, kind: str, payload: Any) -> None:
         try:
             self._down.send((kind, payload))
         except OSError:
-            raise RolloutError(self._obituary()) from None
+            raise WorkerDied(self._obituary()) from None
 
     def _wait(self, kind: str) -> Any:
         """The next message of `kind`; groups that arrive meanwhile are kept for `receive`."""
         while True:
             try:
-                got, payload = self._up.get(timeout=1.0)
-            except queue.Empty:
-                if not self._process.is_alive():
-                    raise RolloutError(self._obituary()) from None
-                continue
+                if not self._up.poll(1.0):
+                    if self._process.is_alive():
+                        continue
+                    raise EOFError
+                got, payload = self._up.recv()
+            except (EOFError, OSError):
+                raise WorkerDied(self._obituary()) from None
             if got == "user_error":
                 raise payload
             if got == "failed":
@@ -170,7 +180,10 @@ class ProcessRollouts:
 
     def _obituary(self) -> str:
         self._process.join(timeout=2.0)
-        return f"the rollout worker died (exit code {self._process.exitcode}); the run can be continued with --resume"
+        code = self._process.exitcode or 0
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"died (exit code {code})"
+        memory = " (was there enough memory?)" if code == -signal.SIGKILL else ""
+        return f"the rollout worker {how}{memory}; the run can be continued with --resume"
 
 
 def make_rollouts(spec: WorkerSpec) -> Rollouts:
@@ -184,18 +197,48 @@ def _unwrap(group: Group | WorkerFailed) -> Group:
     return group
 
 
+class _Outbox:
+    """The worker's way up: `put` never waits, for while the driver learns it reads nothing and play is to go on."""
+
+    def __init__(self, pipe: Any):
+        self._pipe = pipe
+        self._waiting: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    def put(self, kind: str, payload: Any) -> None:
+        self._waiting.put((kind, payload))
+
+    def flush(self) -> None:
+        """Wait until everything is sent or the driver has closed its end. Nothing can be put afterwards."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _send(self) -> None:
+        while (message := self._waiting.get()) is not None:
+            try:
+                self._pipe.send(message)
+            except OSError:
+                return  # nobody reads any more
+            except Exception:  # it cannot be pickled: nothing of it was sent
+                self._pipe.send(("failed", traceback.format_exc()))
+
+
 def _worker_main(spec: WorkerSpec, down: Any, up: Any) -> None:
     """Body of the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides when to stop
+    outbox = _Outbox(up)
     try:
-        asyncio.run(_serve(spec, down, up))
+        asyncio.run(_serve(spec, down, outbox))
+        return
     except UserError as e:
-        up.put(("user_error", e))
+        outbox.put("user_error", e)
     except BaseException:
-        up.put(("failed", traceback.format_exc()))
+        outbox.put("failed", traceback.format_exc())
+    outbox.flush()
 
 
-async def _serve(spec: WorkerSpec, down: Any, up: Any) -> None:
+async def _serve(spec: WorkerSpec, down: Any, up: _Outbox) -> None:
     loop = asyncio.get_running_loop()
     inbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
 
@@ -207,9 +250,9 @@ async def _serve(spec: WorkerSpec, down: Any, up: Any) -> None:
                 os._exit(1)  # the driver is gone: leave no orphan, whatever is under way
             loop.call_soon_threadsafe(inbox.put_nowait, message)
 
-    worker = Worker(spec, lambda group: up.put(("group", group)))
+    worker = Worker(spec, lambda group: up.put("group", group))
     threading.Thread(target=read, daemon=True).start()
-    up.put(("ready", None))
+    up.put("ready", None)
     while True:
         kind, payload = await inbox.get()
         if kind == "play":
@@ -217,9 +260,9 @@ async def _serve(spec: WorkerSpec, down: Any, up: Any) -> None:
                 worker.submit(request)
         elif kind == "weights":
             await worker.update_weights(payload)
-            up.put(("weights", payload.version))
+            up.put("weights", payload.version)
         elif kind == "stats":
-            up.put(("stats", worker.stats()))
+            up.put("stats", worker.stats())
         elif kind == "close":
             await worker.aclose()
             return
