@@ -35,7 +35,7 @@ def save_checkpoint(
 
     final = checkpoint_path(folder, step)
     write_folder(final, fill)
-    for old in list_checkpoints(folder)[:-keep]:
+    for old in [*list_checkpoints(folder)[:-keep], *folder.glob("step-*.tmp")]:  # what a kill left half-written, too
         shutil.rmtree(old, ignore_errors=True)
     return final
 

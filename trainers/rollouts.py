@@ -12,7 +12,6 @@ import os
 import queue
 import signal
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Sequence

@@ -32,10 +32,12 @@ def parts() -> tuple[Learner, Any]:
 
 def test_the_newest_are_kept_and_read_back(parts: tuple[Learner, Any], tmp_path: Path) -> None:
     learner, tokenizer = parts
+    (tmp_path / "step-00000.tmp").mkdir()
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, step, learner, tokenizer, {"tally": {"steps": step}}, keep=2)
     found = list_checkpoints(tmp_path)
     assert [path.name for path in found] == ["step-00002", "step-00003"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00002", "step-00003"]
     assert load_state(found[-1]) == {"step": 3, "tally": {"steps": 3}}
     learner.load_state_dict(load_learner_state(found[-1]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing as mp
 import os
 import signal
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from agentgym.config import ModelConfig, load_config
 from agentgym.errors import ConfigError
 from agentgym.rollout.worker import WorkerSpec
 from agentgym.trainers.checkpoint import save_model
-from agentgym.trainers.rollouts import LocalRollouts, ProcessRollouts, RolloutError
+from agentgym.trainers.rollouts import LocalRollouts, ProcessRollouts, WorkerDied, _Outbox
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.trainers.weights.shared import SharedMemorySync
 from agentgym.types import GroupRequest
@@ -105,14 +106,50 @@ def test_closing_amid_play_leaves_nothing_under_way(spec: WorkerSpec) -> None:
     rollouts.close()  # as after a failure, when it has been closed already
 
 
+class Unsendable:
+    def __reduce__(self) -> str:
+        raise ValueError("not for sending")
+
+
+def test_what_cannot_be_sent_is_a_failure_and_what_has_no_reader_is_let_go() -> None:
+    reader, writer = mp.get_context("spawn").Pipe(duplex=False)
+    outbox = _Outbox(writer)
+    outbox.put("group", Unsendable())
+    kind, told = reader.recv()
+    assert kind == "failed"
+    assert "not for sending" in told
+    outbox.put("group", bytes(1 << 22))  # more than a pipe holds
+    reader.close()
+    outbox.flush()
+
+
+def test_half_a_message_is_none(started: ProcessRollouts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker leaves that is killed while it sends."""
+    reader, writer = mp.get_context("spawn").Pipe(duplex=False)
+    os.write(writer.fileno(), (1 << 20).to_bytes(4, "big") + b"the beginning")
+    writer.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(started, "_up", reader)
+        with pytest.raises(WorkerDied):
+            started.receive()
+
+
+def test_a_worker_that_hangs_is_ended(spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentgym.trainers.rollouts.CLOSING", 0.1)
+    rollouts = ProcessRollouts(spec)
+    os.kill(rollouts._process.pid or 0, signal.SIGSTOP)  # as an env that never gives its thread back
+    rollouts.close()
+    assert not rollouts._process.is_alive()
+
+
 def test_a_dead_worker_is_told_with_what_to_do(started: ProcessRollouts) -> None:
     """The last test: it takes the module's worker."""
     started.ready()
     started.submit(requests(8))
     os.kill(started._process.pid or 0, signal.SIGKILL)
-    with pytest.raises(RolloutError, match="--resume"):
+    with pytest.raises(WorkerDied, match=r"ended by SIGKILL .*--resume"):
         played(started, 9)
-    with pytest.raises(RolloutError, match="--resume"):
+    with pytest.raises(WorkerDied, match="--resume"):
         started.submit(requests(1))
     started.close()
     assert not started._process.is_alive()
