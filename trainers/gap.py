@@ -30,16 +30,16 @@ class GapProbe:
         for old in [v for v in self._versions if v <= version - self._keep]:
             del self._versions[old]
 
-    def check(self, rows: Sequence[Row]) -> float:
-        """The largest |engine - learner| over some single-version rows of this batch."""
-        worst = 0.0
+    def check(self, rows: Sequence[Row]) -> float | None:
+        """The largest |engine - learner| over some single-version rows of this batch; None where there are none."""
+        found: list[float] = []
         for version, weights in self._versions.items():
             mine = [row for row in rows if _single_version(row) == version][: self._rows]
             if mine:
                 _load(self._learner.model, weights)
-                worst = max(worst, self._compare(mine))
-        self.largest = max(self.largest, worst)
-        return worst
+                found.append(self._compare(mine))
+        self.largest = max(self.largest, *found, 0.0)
+        return max(found, default=None)
 
     def _compare(self, rows: Sequence[Row]) -> float:
         worst = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ class Learner:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     optimizers: list[torch.optim.Optimizer] = field(init=False)
     skipped: int = 0
+    pack_s: float = 0.0
+    """CPU-seconds of `train` that went into laying out micro-batches."""
 
     def __post_init__(self) -> None:
         self.model.to(self.device)
@@ -89,10 +92,12 @@ class Learner:
         return [out[id(row)] for row in rows]
 
     def _loss(self, rows: Sequence[Row], loss: Loss) -> tuple[torch.Tensor, dict[str, float]]:
+        began = thread_time()
         ids, mask = self._tensors(rows)
+        old, advantages = self._flat(rows, "logprobs"), self._flat(rows, "advantages")
+        self.pack_s += thread_time() - began
         logprobs, entropy = token_logprobs(self.model, ids, mask, self.options.temperature)
-        old = self._flat(rows, "logprobs")
-        value, metrics = loss(logprobs, old, self._flat(rows, "advantages"), torch.ones_like(logprobs))
+        value, metrics = loss(logprobs, old, advantages, torch.ones_like(logprobs))
         with torch.no_grad():
             metrics["entropy"] = float(entropy.sum())
             metrics["logp_diff/max"] = float((logprobs - old).abs().max()) if len(old) else 0.0

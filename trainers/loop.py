@@ -45,7 +45,7 @@ class Loop:
         groups = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
         credits = self._timed("credit", lambda: [self.credit(self.prepare(group)) for group in groups])
         batch = self._timed("batch", lambda: self._rows(groups, credits))
-        gap = self._timed("probe", lambda: self.probe.check(batch.rows) if self.probe else 0.0)
+        gap = self._timed("probe", lambda: self.probe.check(batch.rows) if self.probe else None)
         scale = self.lr_scale(self.step)
         trained = self._timed("fwd_bwd", lambda: self._learn(batch, scale))
         ledger = self._ledger(groups, credits)
@@ -79,7 +79,10 @@ class Loop:
         # a group whose rewards are all equal carries no gradient: its forward and backward pass are left out, and its
         # tokens are not in the denominator (as when such groups are filtered)
         rows = [row for row in batch.rows if row.advantages.any()]
-        return self.learner.train(rows, self.loss, seed=self.seed * 1_000_003 + self.step, lr_scale=scale)
+        packed = self.learner.pack_s
+        trained = self.learner.train(rows, self.loss, seed=self.seed * 1_000_003 + self.step, lr_scale=scale)
+        self.cpu["pack"] = self.learner.pack_s - packed
+        return trained
 
     def _ledger(self, groups: Sequence[Group], credits: Sequence[Sequence[Sequence[Floats]]]) -> list[dict[str, Any]]:
         return [

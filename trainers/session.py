@@ -63,7 +63,7 @@ class Tally:
     trajectories: int = 0
     tokens: int = 0
     unscored: int = 0
-    gap: float = 0.0
+    gap: float | None = None
     peak_mem: dict[str, float] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
     sft_steps: int = 0
@@ -378,7 +378,8 @@ class Session:
         tally.trajectories += metrics["trajectories"]
         tally.tokens += metrics["tokens"]
         tally.unscored += metrics["unscored"]
-        tally.gap = max(tally.gap, metrics["logprob_gap"])
+        if metrics["logprob_gap"] is not None:  # None: not measured
+            tally.gap = max(tally.gap or 0.0, metrics["logprob_gap"])
         self.folder.write_trajectories(f"step-{self.step:05d}", [t for group in groups for t in group.trajectories])
         for row in ledger:
             self.folder.append("ledger.jsonl", row)
@@ -388,7 +389,6 @@ class Session:
             "worker": max(tally.peak_mem.get("worker", 0.0), worker["peak_mem"]),
         }
         metrics |= self._accounts.step(worker, {**loop.cpu, "record": time.process_time() - cpu_began})
-        metrics |= {f"worker/{name}": value for name, value in worker.items()}
         metrics |= {f"peak_mem/{name}": value for name, value in tally.peak_mem.items()}
         metrics["rl_cpu_s"] = tally.rl_cpu_s
         metrics["time/record"] = time.perf_counter() - began

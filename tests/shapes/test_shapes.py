@@ -218,7 +218,7 @@ def measure(folder: Path, run: Path) -> dict[str, Any]:
     tokens = [sum(len(turn.context_ids) + len(turn.completion.ids) for turn in t.turns) for t in played]
     parts = [name for name in steps[0] if name.startswith(("compute/", "overhead/"))]
     spent = {name: sum(row[name] for row in steps) for name in parts}
-    cached, prefilled = steps[-1]["worker/engine/cached_tokens"], steps[-1]["worker/engine/prefill_tokens"]
+    cached, prefilled = (sum(row[f"worker/engine/{name}_tokens"] for row in steps) for name in ("cached", "prefill"))
     return {
         "parameters": sum(tensor.numel() for tensor in load_file(folder / "model" / "model.safetensors").values()),
         "vocabulary": ENTRIES,

@@ -18,11 +18,11 @@ seconds = st.floats(0, 100)
 
 def test_by_hand() -> None:
     worker = {"engine/cpu_s": 6.1, "engine/pack_s": 0.1, "env_s": 0.5, "render_s": 0.2, "parse_s": 0.1, "cpu_s": 7.0}
-    row = split(20.0, worker, {"fwd_bwd": 10.0, "probe": 2.0, "credit": 0.3, "batch": 0.4})
-    assert (row["compute/engine"], row["compute/learner"]) == (pytest.approx(6.0), 10.0)
-    assert row["overhead/pack"] == 0.1
+    row = split(20.0, worker, {"fwd_bwd": 10.2, "pack": 0.2, "probe": 2.0, "credit": 0.3, "batch": 0.4})
+    assert (row["compute/engine"], row["compute/learner"]) == (pytest.approx(6.0), pytest.approx(10.0))
+    assert row["overhead/pack"] == pytest.approx(0.1 + 0.2)
     assert row["overhead_frac"] == pytest.approx(2.0 / 18.0)  # the probe is on neither side
-    assert row["overhead/ipc_other"] == pytest.approx(2.0 - 0.5 - 0.2 - 0.1 - 0.1 - 0.3 - 0.4)
+    assert row["overhead/ipc_other"] == pytest.approx(2.0 - 0.5 - 0.2 - 0.1 - 0.3 - 0.3 - 0.4)
 
 
 @given(engine=seconds, learner=seconds, probe=seconds, env=seconds, rest=seconds)
@@ -38,10 +38,12 @@ def test_parts_sum_to_the_whole(engine: float, learner: float, probe: float, env
 
 def test_counters_become_steps() -> None:
     accounts = Accounts()
-    accounts.begin({"cpu_s": 100.0, "engine/cpu_s": 50.0})
-    first = accounts.step({"cpu_s": 104.0, "engine/cpu_s": 53.0}, {})
-    second = accounts.step({"cpu_s": 105.0, "engine/cpu_s": 54.0}, {})
+    accounts.begin({"cpu_s": 100.0, "engine/cpu_s": 50.0, "engine/tokens": 7.0, "peak_mem": 300.0})
+    first = accounts.step({"cpu_s": 104.0, "engine/cpu_s": 53.0, "engine/tokens": 9.0, "peak_mem": 300.0}, {})
+    second = accounts.step({"cpu_s": 105.0, "engine/cpu_s": 54.0, "engine/tokens": 14.0, "peak_mem": 310.0}, {})
     assert (first["compute/engine"], second["compute/engine"]) == (3.0, 1.0)
+    assert (first["worker/engine/tokens"], second["worker/engine/tokens"]) == (2.0, 5.0)
+    assert (first["worker/peak_mem"], second["worker/peak_mem"]) == (300.0, 310.0)
     assert first["overhead/ipc_other"] >= 1.0
 
 
