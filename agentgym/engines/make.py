@@ -32,7 +32,8 @@ def make_engine(config: Config, model_path: str = "", *, version: int = 0, in_pr
     options: dict[str, Any] = {
         "dtype": config.model.dtype,
         "revision": config.model.revision,
-        "slots": engine.slots,
+        # more than can be under way at once would only take memory
+        "slots": min(engine.slots, config.rollout.concurrency),
         "max_context": engine.max_context,
         "device": pick_device(engine.device),
         "threads": engine.threads,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig
 
+from agentgym.config import Config
 from agentgym.engines import size
 from agentgym.engines.local import LocalEngine
+from agentgym.engines.make import make_engine
 from agentgym.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -50,3 +53,14 @@ def test_no_more_slots_than_memory_has_room_for(given: Any, monkeypatch: pytest.
 
 def test_free_memory_is_a_plausible_number() -> None:
     assert 1 << 20 < size.free_bytes(CPU) < 1 << 50
+
+
+@pytest.mark.parametrize(("slots", "concurrency"), [(96, 3), (3, 96)])
+def test_no_more_slots_than_can_be_under_way(given: Any, tmp_path: Path, slots: int, concurrency: int) -> None:
+    given.build_model("qwen3").save_pretrained(tmp_path)
+    config = Config.model_validate(
+        {"engine": {"slots": slots, "max_context": 31}, "rollout": {"concurrency": concurrency}}
+    )
+    engine = make_engine(config, str(tmp_path))
+    assert isinstance(engine, LocalEngine)
+    assert engine.slots == 3
