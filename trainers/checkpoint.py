@@ -62,9 +62,12 @@ def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(staging, ignore_errors=True)
         fill(staging)
         replace_folder(staging, final)
-    except (OSError, SafetensorError, RuntimeError) as e:  # torch.save reports a full disk as a RuntimeError
-        full = getattr(e, "errno", None) == errno.ENOSPC or shutil.disk_usage(final.parent).free < SCARCE
+    except Exception as e:  # torch.save tells a full disk by a RuntimeError, tokenizers by an Exception that is no more
+        told = getattr(e, "errno", None) == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(e)
+        full = told or shutil.disk_usage(final.parent).free < SCARCE
         shutil.rmtree(staging, ignore_errors=True)
+        if not full and not isinstance(e, (OSError, SafetensorError, RuntimeError)):
+            raise
         reason = "no disk space is left" if full else str(e)
         raise RunError(f"{final}: cannot be written: {reason}; earlier ones are intact") from None
 

@@ -55,7 +55,14 @@ def test_half_a_checkpoint_is_none(parts: tuple[Learner, Any], tmp_path: Path) -
     assert list_checkpoints(tmp_path) == []
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("write failed")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left"),
+        RuntimeError("write failed"),
+        Exception("No space left on device (os error 28)"),
+    ],
+)
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, error: Exception) -> None:
     folder = tmp_path / "model"
     write_folder(folder, lambda path: (path.mkdir(), (path / "a").write_text("first"))[0])
@@ -65,7 +72,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, error: Excepti
         (path / "a").write_text("second")
         raise error
 
-    reason = "no disk space" if isinstance(error, OSError) else "write failed"
+    reason = "write failed" if isinstance(error, RuntimeError) else "no disk space"
     with pytest.raises(RunError, match=f"model: cannot be written: {reason}"):
         write_folder(folder, fail)
     assert (folder / "a").read_text() == "first"
