@@ -89,9 +89,7 @@ def settings(
         raise ConfigError(f"{base} has several environments: choose by --env {' | '.join(e.id for e in known)}")
     if env is None and not known and not any(override.startswith("env.") for override in given):
         raise ConfigError("which environment? give its id or path.py:name (agentgym envs lists the ids)")
-    # another env than the run's does not inherit what was said of that one
-    fresh = [] if chosen else ["env.data=", "env.reward=", "env.tools=", "env.args={}"]
-    config = load_config(base, [*fresh, *given])
+    config = load_config(base, given)
     if config.envs:
         config.env, config.envs = chosen[0] if chosen else config.env, []
     return config

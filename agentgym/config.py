@@ -51,6 +51,8 @@ class EnvConfig(Section):
     """`path.py:a,b`: tools in place of the env's own."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the env's constructor."""
+    demo_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments laid over `args` while its scripted expert plays demonstrations, as `{ busy = 0.3 }`."""
     weight: float = Field(1.0, gt=0)
     """Share of the groups, when there are several envs."""
 
@@ -219,7 +221,10 @@ def load_config(recipe: str | Path | None = None, overrides: Sequence[str] | Map
     if isinstance(overrides, Mapping):
         layers.append(("the given config", _nest(overrides)))
     else:
-        layers += [("the command line", _parse_override(text)) for text in overrides]
+        told: dict[str, Any] = {}
+        for text in overrides:
+            _merge(told, _parse_override(text))
+        layers.append(("the command line", told))
     return build_config(layers)
 
 
@@ -237,12 +242,20 @@ def build_config(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config:
     source: dict[str, str] = {}
     for where, layer in layers:
         _check_keys(layer, Config, (), where)
+        _forget_other_env(merged, layer)
         _merge(merged, layer)
         source.update(dict.fromkeys(_flat(layer), where))
     try:
         return Config.model_validate(merged)
     except ValidationError as e:
         raise ConfigError(_explain(e, source)) from None
+
+
+def _forget_other_env(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """A layer that names another env does not inherit what earlier ones said of theirs: its data, tools, arguments."""
+    before, named = merged.get("env", {}).get("id"), layer.get("env", {}).get("id")
+    if before is not None and named is not None and named != before:
+        del merged["env"]
 
 
 def dump_toml(config: Config) -> str:

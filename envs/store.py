@@ -174,25 +174,27 @@ class Shopper:
                     seen[calls[-1][1]["item"]] = message.text
                 elif not busy:
                     result = message.text
-        call_id = f"call_{len(calls)}"
+        call_id, unsure = f"call_{len(calls)}", False
         if self._habits is not None:
             if self._gives_up(self._habits, calls, busy):
                 return say(MISTAKE)
-            if calls and not busy and self._rng.random() < self._habits.demo_repeats:
-                return call(calls[-1][0], call_id, **calls[-1][1])
+            unsure = bool(calls) and not busy and self._rng.random() < self._habits.demo_repeats
+        if busy or unsure:
+            return call(calls[-1][0], call_id, **calls[-1][1])
         if result is not None:
             return say(result)
         for term in self._terms:
             if term in ITEMS and term not in seen:
+                # a question that needs two lookups discourages twice
+                if seen and self._habits is not None and self._rng.random() < self._habits.demo_mistakes:
+                    return say(MISTAKE)
                 return call("lookup", call_id, item=term)
         return call("calculator", call_id, expression="".join(seen.get(term, term) for term in self._terms))
 
     def _gives_up(self, habits: StoreEnv, calls: Sequence[Any], busy: bool) -> bool:
         if busy:
             return self._rng.random() >= habits.demo_retry
-        # a question that needs two lookups discourages twice
-        tries = (1 - habits.demo_mistakes) ** max(1, sum(term in ITEMS for term in self._terms))
-        return not calls and self._rng.random() >= tries
+        return not calls and self._rng.random() < habits.demo_mistakes
 
 
 def solve(task: Task, prices: dict[str, int]) -> int:

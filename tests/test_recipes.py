@@ -28,3 +28,12 @@ def test_a_model_that_is_given_is_not_overrun_by_a_tiny_models_rates(overrides: 
     assert config.learner.lr <= 1e-5
     assert config.sft.lr <= 1e-4
     assert config.rollout.max_tokens >= 256
+
+
+def test_another_env_inherits_nothing_that_a_recipe_says_of_its_own() -> None:
+    assert load_config("store").env.demo_args
+    assert load_config("store", ["env.args.busy=0.2", "env.id=agentgym/Store-v0"]).env.demo_args
+    given = ["env.args.size=3", "env.id=mine.py:env"]  # in either order
+    for overrides in (given, given[::-1], {"env": {"id": "mine.py:env", "args": {"size": 3}}}):
+        env = load_config("store", overrides).env
+        assert (env.args, env.demo_args) == ({"size": 3}, {})

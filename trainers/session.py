@@ -256,7 +256,7 @@ class Session:
             config = self.config
             if config.sft.steps:
                 self.reporter.stage("demonstrations", None if config.sft.data else config.sft.examples, "conversations")
-            self._shown = gather(config, self._make_env) if config.sft.steps else []
+            self._shown = gather(config, env_factory(config, demonstrations=True)) if config.sft.steps else []
             self.reporter.advance(len(self._shown))
         return self._shown
 

@@ -105,15 +105,16 @@ def limits_of(config: Config) -> Limits:
     return Limits(rollout.max_turns, rollout.max_tokens, rollout.max_episode_tokens, rollout.max_seconds)
 
 
-def env_factory(config: Config) -> Callable[[str], Any]:
-    """Builds the config's envs by the id that requests carry."""
+def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[str], Any]:
+    """Builds the config's envs by the id that requests carry; for `demonstrations` with their `demo_args`."""
     from agentgym.registry import make_env
 
     known = {env.id: env for env in config.all_envs}
 
     def make(env_id: str) -> Any:
         env = known[env_id]
-        return make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=dict(env.args))
+        args = {**env.args, **env.demo_args} if demonstrations else dict(env.args)
+        return make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=args)
 
     return make
 

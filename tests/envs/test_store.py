@@ -97,10 +97,14 @@ def test_demonstrations_are_imperfect_as_asked(play: Callable[..., Any]) -> None
     retried, busy, wrong = 0, 0, Counter[str]()
     for seed, task in enumerate(tasks):
         _, step, messages = play(env, "demo", seed=seed, task=task)
+        made: list[tuple[str, dict[str, Any]]] = []
         for before, after in pairwise(messages):
+            calls = [(c.name, dict(c.arguments)) for c in after.tool_calls]
             if before.text == "busy":
                 busy += 1
-                retried += bool(after.tool_calls)
+                retried += bool(calls)
+                assert calls in ([], made[-1:])  # that call and no other, also where it was made to be sure
+            made += calls
         wrong[messages[-1].text] += step.reward == 0
     assert retried / busy == pytest.approx(0.1, abs=0.06)
     assert wrong["0"] == wrong.total()  # one mode, never a spread of guesses
@@ -108,7 +112,7 @@ def test_demonstrations_are_imperfect_as_asked(play: Callable[..., Any]) -> None
 
 
 def test_demo_numbers_are_arguments(play: Callable[..., Any]) -> None:
-    perfect = StoreEnv(demo_mistakes=0.0, demo_retry=1.0)
+    perfect = StoreEnv(demo_mistakes=0.0, demo_retry=1.0, demo_repeats=0.0)
     assert all(play(perfect, "demo", seed=i, index=i)[1].reward == 1 for i in range(60))
     unsure = StoreEnv(demo_repeats=0.5, demo_mistakes=0.0, busy=0.0)
     repeated = 0

@@ -7,8 +7,11 @@ import asyncio
 import pytest
 
 import agentgym as ag
+from agentgym.config import load_config
 from agentgym.errors import ConfigError
+from agentgym.rollout.worker import env_factory
 from agentgym.trainers.demonstrations import expert_demonstrations, play_expert
+from agentgym.trainers.warm_start import gather
 
 
 @ag.tool
@@ -69,3 +72,11 @@ def test_a_reward_that_raises_is_told() -> None:
     task = ag.Task("t", "2*4?", 8, demo=[ag.call("double", n=4), ag.say("8")])
     with pytest.raises(ConfigError, match=r"demonstration of task 't' cannot be played: .*by mistake"):
         asyncio.run(play_expert(env_of(task, reward=broken), task, seed=0))
+
+
+@pytest.mark.parametrize("busy", [0.0, 1.0])
+def test_demonstrations_may_be_played_under_arguments_of_their_own(busy: float) -> None:
+    config = load_config("store", {"sft.examples": 20, "env.args": {"busy": 1.0 - busy}, "env.demo_args.busy": busy})
+    shown = gather(config, env_factory(config, demonstrations=True))
+    answers = [message.text for demo in shown for message in demo.messages if message.role == "tool"]
+    assert {text == "busy" for text in answers} == {bool(busy)}
