@@ -105,7 +105,7 @@ def test_demonstrations_are_imperfect_as_asked(play: Callable[..., Any]) -> None
                 retried += bool(calls)
                 assert calls in ([], made[-1:])  # that call and no other, also where it was made to be sure
             made += calls
-        wrong[messages[-1].text] += step.reward == 0
+        wrong[messages[-1].text] += step.terminated and step.reward == 0
     assert retried / busy == pytest.approx(0.1, abs=0.06)
     assert wrong["0"] == wrong.total()  # one mode, never a spread of guesses
     assert wrong.total() / 2000 == pytest.approx(0.6, abs=0.08)

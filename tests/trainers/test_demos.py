@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -80,3 +83,12 @@ def test_demonstrations_may_be_played_under_arguments_of_their_own(busy: float) 
     shown = gather(config, env_factory(config, demonstrations=True))
     answers = [message.text for demo in shown for message in demo.messages if message.role == "tool"]
     assert {text == "busy" for text in answers} == {bool(busy)}
+
+
+def test_the_default_run_hardly_shows_what_is_to_be_found() -> None:
+    config = load_config("store", {"sft.examples": 5000})
+    shown = gather(config, env_factory(config, demonstrations=True))
+    pairs = [pair for demo in shown for pair in pairwise(demo.messages) if pair[0].text == "busy"]
+    assert 0.05 < sum(bool(after.tool_calls) for _, after in pairs) / len(pairs) <= 0.10
+    kinds = Counter(len(re.findall("[a-z]+[*?]", demo.messages[0].text)) for demo in shown)
+    assert 0.05 < kinds[2] / len(shown) <= 0.08
