@@ -148,6 +148,8 @@ class LearnerConfig(Section):
     """Ratio is clipped below at 1 - clip_low."""
     clip_high: float = Field(0.28, ge=0)
     """Ratio is clipped above at 1 + clip_high."""
+    kl: float = Field(0.0, ge=0)
+    """Weight of the distance (KL, as k2) from the policy that RL began with; 0: none, and no reference is held."""
     std: bool = True
     """GRPO divides by the group's standard deviation; false: Dr.GRPO."""
     minibatches: int = Field(1, ge=1)

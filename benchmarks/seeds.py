@@ -25,7 +25,8 @@ COSTS = ("cpu_s", "wall_s", "trajectories_per_cpu_s", "logprob_gap_max", "unscor
 
 def run(recipe: str, seed: int, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
     line = [sys.executable, "-m", "agentgym", "train", recipe, f"--run.seed={seed}", f"--run.dir={folder}", *overrides]
-    subprocess.run([*line, "--run.live=off"], check=True)
+    if code := subprocess.run([*line, "--run.live=off"]).returncode:
+        sys.exit(code)  # the run has said why
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 

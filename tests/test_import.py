@@ -11,22 +11,15 @@ import pytest
 HEAVY = {"torch", "transformers", "matplotlib", "tensorboard", "sympy", "pandas", "rich", "typer", "tokenizers", "ray"}
 
 
-def loaded_by(statement: str) -> tuple[set[str], float]:
-    """The top-level modules that a statement loads in a fresh interpreter, and its CPU-seconds."""
-    script = (
-        "import json, sys, time; began = time.process_time()\n"
-        f"{statement}\n"
-        "print(json.dumps([sorted({m.partition('.')[0] for m in sys.modules}), time.process_time() - began]))"
-    )
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules that a statement loads in a fresh interpreter."""
+    script = f"import json, sys\n{statement}\nprint(json.dumps(sorted({{m.partition('.')[0] for m in sys.modules}})))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    modules, seconds = json.loads(run.stdout.splitlines()[-1])
-    return set(modules), seconds
+    return set(json.loads(run.stdout.splitlines()[-1]))
 
 
 def test_importing_the_package_is_light() -> None:
-    modules, seconds = loaded_by("import agentgym")
-    assert not modules & HEAVY
-    assert seconds < 5.0, "the bar is 1.2 CPU-seconds on an idle core; this bound only catches accidents"
+    assert not loaded_by("import agentgym") & HEAVY
 
 
 @pytest.mark.parametrize(
@@ -40,5 +33,4 @@ def test_importing_the_package_is_light() -> None:
     ],
 )
 def test_these_need_no_torch(statement: str) -> None:
-    modules, _ = loaded_by(statement)
-    assert not modules & {"torch", "transformers", "matplotlib", "tensorboard"}
+    assert not loaded_by(statement) & {"torch", "transformers", "matplotlib", "tensorboard"}

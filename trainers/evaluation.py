@@ -57,8 +57,12 @@ def play_held_out(rollouts: Rollouts, plan: EvalPlan, *, greedy: bool, played: P
     ]
     rollouts.submit(requests)
     trajectories: list[Trajectory] = []
-    for _ in requests:
+    pending = {request.id for request in requests}
+    while pending:
         group = rollouts.receive()
+        if group.id not in pending:
+            continue  # begun by training that ended early
+        pending.remove(group.id)
         trajectories += group.trajectories
         played(group.trajectories)
     return trajectories

@@ -16,6 +16,7 @@ import torch
 
 from agentgym.protocols import Loss
 from agentgym.trainers.batch import Row, micro_batches, split_minibatches
+from agentgym.trainers.losses import k2_penalty
 from agentgym.trainers.logprobs import token_logprobs
 from agentgym.trainers.optim import make_optimizers, set_lr
 from agentgym.types import Floats
@@ -32,16 +33,19 @@ class LearnerOptions:
     minibatches: int = 1
     tokens_per_microbatch: int = 16384
     temperature: float = 1.0
+    kl: float = 0.0
 
 
 @dataclass(slots=True)
 class Learner:
-    """Owns a model and its optimizers."""
+    """Owns a model and its optimizers, and the reference that `options.kl` asks for."""
 
     model: Any
     options: LearnerOptions
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     optimizers: list[torch.optim.Optimizer] = field(init=False)
+    reference: Any = None
+    """The model that `options.kl` measures the distance from; it is not trained."""
     skipped: int = 0
     pack_s: float = 0.0
     """CPU-seconds of `train` that went into laying out micro-batches."""
@@ -55,6 +59,10 @@ class Learner:
         """Begin another phase (warm start -> RL) with fresh optimizers."""
         self.options = options
         self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
+
+    def hold_to(self, reference: Any) -> None:
+        """Set the reference, a model of the same tokens."""
+        self.reference = reference.to(self.device).eval().requires_grad_(False)
 
     def train(self, rows: Sequence[Row], loss: Loss, *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
         """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
@@ -98,6 +106,12 @@ class Learner:
         self.pack_s += thread_time() - began
         logprobs, entropy = token_logprobs(self.model, ids, mask, self.options.temperature)
         value, metrics = loss(logprobs, old, advantages, torch.ones_like(logprobs))
+        if self.options.kl:
+            with torch.no_grad():
+                reference, _ = token_logprobs(self.reference, ids, mask, self.options.temperature)
+            distance = k2_penalty(logprobs, reference)
+            value = value + self.options.kl * distance
+            metrics["kl_ref"] = float(distance.detach())
         with torch.no_grad():
             metrics["entropy"] = float(entropy.sum())
             metrics["logp_diff/max"] = float((logprobs - old).abs().max()) if len(old) else 0.0

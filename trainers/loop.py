@@ -77,7 +77,7 @@ class Loop:
 
     def _learn(self, batch: Rows, scale: float) -> dict[str, float]:
         # a group whose rewards are all equal carries no gradient: its forward and backward pass are left out, and its
-        # tokens are not in the denominator (as when such groups are filtered)
+        # tokens are not in the denominator (as when such groups are filtered); nor is its distance from a reference
         rows = [row for row in batch.rows if row.advantages.any()]
         packed = self.learner.pack_s
         trained = self.learner.train(rows, self.loss, seed=self.seed * 1_000_003 + self.step, lr_scale=scale)

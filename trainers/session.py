@@ -173,6 +173,8 @@ class Session:
         if self.step >= steps:
             return
         self.reporter.stage("train", steps, "steps")
+        if config.learner.kl:
+            self._hold_reference()
         loop = self._loop()
         cpu_began = self._cpu(loop.rollouts)
         rl_cpu_before = self.tally.rl_cpu_s
@@ -191,6 +193,12 @@ class Session:
             if last:
                 break
         self.interrupt.check()
+
+    def _hold_reference(self) -> None:
+        """The policy that RL begins with; a resumed run is held to that one too."""
+        if not self.step:
+            save_model(self.model, self.tokenizer, self.folder.reference)
+        self.learner.hold_to(load_model(str(self.folder.reference), self.config.model.dtype))
 
     def finish(self, after: dict[str, Any]) -> dict[str, Any]:
         """Save the model as a Hugging Face folder and write the summary."""
@@ -362,6 +370,7 @@ class Session:
             minibatches=learner.minibatches,
             tokens_per_microbatch=learner.tokens_per_microbatch,
             temperature=self.config.rollout.temperature,
+            kl=learner.kl,
         )
 
     def _weight_sync(self) -> SharedMemorySync:

@@ -114,9 +114,7 @@ def test_closing_fails_what_is_pending_and_what_comes_later() -> None:
     async def play() -> None:
         pending = [asyncio.create_task(engine.generate([1], PARAMS)) for _ in range(3)]
         await asyncio.sleep(0.1)
-        began = time.monotonic()
-        await engine.aclose()
-        assert time.monotonic() - began < 4
+        await asyncio.wait_for(engine.aclose(), 30)  # not the minute that the replies would take
         assert engine.pid is not None
         assert not _alive(engine.pid)
         for result in await asyncio.gather(*pending, return_exceptions=True):

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
-from agentgym.trainers.evaluation import report, report_tasks, shown, success, unscored_remark
-from agentgym.types import Outcome, StopReason, Trajectory
+from agentgym.trainers.evaluation import (
+    EvalPlan,
+    EvalSet,
+    play_held_out,
+    report,
+    report_tasks,
+    shown,
+    success,
+    unscored_remark,
+)
+from agentgym.trainers.rollouts import Rollouts
+from agentgym.types import Group, GroupRequest, Outcome, StopReason, Trajectory
 
 
 def episode(
@@ -53,3 +65,26 @@ def test_pass_at_k_and_a_clustered_error() -> None:
     # mean 1/2; sums of (x - mean) by task: 1, 0, -1; sqrt(2) / 6
     assert figures["stderr"] == pytest.approx(2**0.5 / 6)
     assert report_tasks([]) == {}
+
+
+class Played:
+    """Rollouts that first hand over what training had begun."""
+
+    def __init__(self, left: list[Group]):
+        self._groups = left
+
+    def submit(self, requests: Sequence[GroupRequest]) -> None:
+        self._groups += [Group(r.id, str(r.task), r.env_id, (episode(str(r.task), WON),)) for r in requests]
+
+    def receive(self) -> Group:
+        return self._groups.pop(0)
+
+
+def test_what_training_left_under_way_is_not_evaluated() -> None:
+    left = [Group("0:train-7", "train-7", "env", tuple(episode("train-7", LOST) for _ in range(8)))] * 2
+    plan = EvalPlan((EvalSet("env", "test", 3),), seed=0)
+    told: list[int] = []
+    rollouts = cast("Rollouts", Played(left))
+    played = play_held_out(rollouts, plan, greedy=False, played=lambda new: told.append(len(new)))
+    assert [t.task_id for t in played] == ["0", "1", "2"]
+    assert told == [1, 1, 1]

@@ -125,3 +125,16 @@ def test_state_round_trip_gives_the_same_next_step() -> None:
         learner.train(rows(4, seed=1), grpo_loss, seed=1)
     for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_reference_holds_the_policy_back_and_is_not_trained() -> None:
+    def away(kl: float) -> float:
+        learner = Learner(tiny(), LearnerOptions(lr=1e-2, kl=kl))
+        learner.hold_to(tiny())
+        before = [p.clone() for p in learner.reference.parameters()]
+        for step in range(10):
+            metrics = learner.train(rows(8), grpo_loss, seed=step)
+        assert all(torch.equal(p, q) for p, q in zip(learner.reference.parameters(), before, strict=True))
+        return metrics.get("kl_ref", 0.0) if kl else 0.0
+
+    assert 0 < away(10.0) < 0.5 * away(0.01)

@@ -37,6 +37,7 @@ STEADY: dict[str, Any] = {
     **SMALL,
     "rollout": {**SMALL["rollout"], "max_staleness": 0},
     "trainer": {"steps": 3, "checkpoint_every": 2},
+    "learner": {"kl": 0.1},
 }
 """In one process and without staleness, a run is a function of its seed."""
 

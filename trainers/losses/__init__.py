@@ -8,9 +8,10 @@ from agentgym.config import Config
 from agentgym.errors import ConfigError
 from agentgym.protocols import Loss
 from agentgym.trainers.losses.grpo import grpo_loss
+from agentgym.trainers.losses.kl import k2_penalty
 from agentgym.trainers.losses.supervised import supervised_loss
 
-__all__ = ["NAMES", "make_loss", "supervised_loss"]
+__all__ = ["NAMES", "k2_penalty", "make_loss", "supervised_loss"]
 
 NAMES = ("grpo",)
 

