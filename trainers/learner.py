@@ -16,8 +16,8 @@ import torch
 
 from agentgym.protocols import Loss
 from agentgym.trainers.batch import Row, micro_batches, split_minibatches
-from agentgym.trainers.losses import k2_penalty
 from agentgym.trainers.logprobs import token_logprobs
+from agentgym.trainers.losses import k2_penalty
 from agentgym.trainers.optim import make_optimizers, set_lr
 from agentgym.types import Floats
 
