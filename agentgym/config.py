@@ -149,7 +149,10 @@ class LearnerConfig(Section):
     clip_high: float = Field(0.28, ge=0)
     """Ratio is clipped above at 1 + clip_high."""
     kl: float = Field(0.0, ge=0)
-    """Weight of the distance (KL, as k2) from the policy that RL began with; 0: none, and no reference is held."""
+    """Weight of the distance (KL, as k2) from a reference: the policy that RL began with, later that of the last
+    significant rise of the mean reward. 0: none, and no reference is held."""
+    kl_share: float = Field(1.0, gt=0, le=1)
+    """Share of the rows that it is measured on: each costs one more forward pass."""
     std: bool = True
     """GRPO divides by the group's standard deviation; false: Dr.GRPO."""
     minibatches: int = Field(1, ge=1)

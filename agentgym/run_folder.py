@@ -30,7 +30,6 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.model = path / "model"
-        self.reference = path / "reference"
         self.checkpoints = path / "checkpoints"
         self.trajectories = path / "trajectories"
         self.tensorboard = path / "tensorboard"

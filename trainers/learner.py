@@ -5,6 +5,7 @@ What it leaves out: sharding over ranks, packing and LoRA.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class LearnerOptions:
     tokens_per_microbatch: int = 16384
     temperature: float = 1.0
     kl: float = 0.0
+    kl_share: float = 1.0
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Learner:
     reference: Any = None
     """The model that `options.kl` measures the distance from; it is not trained."""
     skipped: int = 0
+    _choose: np.random.Generator = field(default_factory=np.random.default_rng)
     pack_s: float = 0.0
     """CPU-seconds of `train` that went into laying out micro-batches."""
 
@@ -60,13 +63,14 @@ class Learner:
         self.options = options
         self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
 
-    def hold_to(self, reference: Any) -> None:
-        """Set the reference, a model of the same tokens."""
-        self.reference = reference.to(self.device).eval().requires_grad_(False)
+    def hold_here(self) -> None:
+        """Set the reference to the model as it is now."""
+        self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
 
     def train(self, rows: Sequence[Row], loss: Loss, *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
         """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
         set_lr(self.optimizers, lr_scale)
+        self._choose = np.random.default_rng([seed, 1])
         totals: dict[str, float] = {}
         norms: list[float] = []
         parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
@@ -107,15 +111,23 @@ class Learner:
         logprobs, entropy = token_logprobs(self.model, ids, mask, self.options.temperature)
         value, metrics = loss(logprobs, old, advantages, torch.ones_like(logprobs))
         if self.options.kl:
-            with torch.no_grad():
-                reference, _ = token_logprobs(self.reference, ids, mask, self.options.temperature)
-            distance = k2_penalty(logprobs, reference)
+            distance = self._distance(ids, mask, logprobs)
             value = value + self.options.kl * distance
             metrics["kl_ref"] = float(distance.detach())
         with torch.no_grad():
             metrics["entropy"] = float(entropy.sum())
             metrics["logp_diff/max"] = float((logprobs - old).abs().max()) if len(old) else 0.0
         return value, metrics
+
+    def _distance(self, ids: torch.Tensor, mask: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
+        """k2 from the reference, summed over tokens; estimated from `kl_share` of the rows, without bias."""
+        share = self.options.kl_share
+        chosen = torch.from_numpy(self._choose.random(len(ids)) < share).to(self.device)
+        if not chosen.any():
+            return logprobs.sum() * 0.0
+        with torch.no_grad():
+            reference, _ = token_logprobs(self.reference, ids[chosen], mask[chosen], self.options.temperature)
+        return k2_penalty(logprobs[chosen[mask.nonzero()[:, 0]]], reference) / share
 
     def _tensors(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-padded ids [B, L] and mask [B, L]. Padding lies after every real token, so that a causal model needs
@@ -143,12 +155,16 @@ class Learner:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "skipped": self.skipped}
+        state = {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "skipped": self.skipped}
+        return state if self.reference is None else {**state, "reference": self.reference.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.skipped = int(state["skipped"])
+        if "reference" in state:
+            self.hold_here()
+            self.reference.load_state_dict(state["reference"])
 
 
 def _add(totals: dict[str, float], metrics: Mapping[str, float]) -> None:

@@ -19,6 +19,7 @@ from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory, peak_mem
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.accounting import Accounts
+from agentgym.trainers.anchor import Anchor
 from agentgym.trainers.batch import Row
 from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint, save_model
 from agentgym.trainers.credit import make_credit
@@ -82,6 +83,7 @@ class Session:
         self.tally = Tally()
         self.step = 0
         self._pipeline_state: dict[str, Any] | None = None
+        self._anchor = Anchor() if config.learner.kl else None
         self._began, self._cpu_began = began
         checkpoints = list_checkpoints(folder.checkpoints) if resumed else []
         self._checkpoint = checkpoints[-1] if checkpoints else None
@@ -173,8 +175,8 @@ class Session:
         if self.step >= steps:
             return
         self.reporter.stage("train", steps, "steps")
-        if config.learner.kl:
-            self._hold_reference()
+        if config.learner.kl and self.learner.reference is None:
+            self.learner.hold_here()
         loop = self._loop()
         cpu_began = self._cpu(loop.rollouts)
         rl_cpu_before = self.tally.rl_cpu_s
@@ -193,12 +195,6 @@ class Session:
             if last:
                 break
         self.interrupt.check()
-
-    def _hold_reference(self) -> None:
-        """The policy that RL begins with; a resumed run is held to that one too."""
-        if not self.step:
-            save_model(self.model, self.tokenizer, self.folder.reference)
-        self.learner.hold_to(load_model(str(self.folder.reference), self.config.model.dtype))
 
     def finish(self, after: dict[str, Any]) -> dict[str, Any]:
         """Save the model as a Hugging Face folder and write the summary."""
@@ -239,6 +235,7 @@ class Session:
         state = {
             "tally": {name: getattr(self.tally, name) for name in Tally.__dataclass_fields__},
             "pipeline": pipeline.state() if pipeline else self._pipeline_state,
+            "anchor": self._anchor.state() if self._anchor else None,
         }
         keep = self.config.trainer.keep_checkpoints
         save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep)
@@ -309,6 +306,8 @@ class Session:
         self.step = state["step"]
         self.tally = Tally(**state["tally"])
         self._pipeline_state = state["pipeline"]
+        if self._anchor is not None and state.get("anchor"):
+            self._anchor.restore(state["anchor"])
         self._wall_before, self._cpu_before = self.tally.wall_s, self.tally.cpu_s
         self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
@@ -349,6 +348,7 @@ class Session:
             seed=config.run.seed,
             lr_scale=lambda step: schedule(step, total, warmup=learner.warmup, decay=learner.decay),
             probe=self._probe(),
+            anchor=self._anchor,
             step=self.step,
         )
         if control == "shuffle_rewards":
@@ -371,6 +371,7 @@ class Session:
             tokens_per_microbatch=learner.tokens_per_microbatch,
             temperature=self.config.rollout.temperature,
             kl=learner.kl,
+            kl_share=learner.kl_share,
         )
 
     def _weight_sync(self) -> SharedMemorySync:

@@ -130,7 +130,7 @@ def test_state_round_trip_gives_the_same_next_step() -> None:
 def test_the_reference_holds_the_policy_back_and_is_not_trained() -> None:
     def away(kl: float) -> float:
         learner = Learner(tiny(), LearnerOptions(lr=1e-2, kl=kl))
-        learner.hold_to(tiny())
+        learner.hold_here()
         before = [p.clone() for p in learner.reference.parameters()]
         for step in range(10):
             metrics = learner.train(rows(8), grpo_loss, seed=step)
@@ -138,3 +138,16 @@ def test_the_reference_holds_the_policy_back_and_is_not_trained() -> None:
         return metrics.get("kl_ref", 0.0) if kl else 0.0
 
     assert 0 < away(10.0) < 0.5 * away(0.01)
+
+
+def test_a_share_of_the_rows_estimates_the_distance() -> None:
+    def measured(share: float, seed: int) -> float:
+        learner = Learner(tiny(), LearnerOptions(lr=1e-9, kl=1.0, kl_share=share))
+        learner.hold_here()
+        with torch.no_grad():
+            learner.reference.lm_head.weight.mul_(1.5)
+        return learner.train(rows(64), grpo_loss, seed=seed)["kl_ref"]
+
+    whole = measured(1.0, 0)
+    assert whole > 0
+    assert np.mean([measured(0.5, seed) for seed in range(20)]) == pytest.approx(whole, rel=0.1)
