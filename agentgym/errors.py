@@ -71,6 +71,14 @@ class SandboxFault(EpisodeFault):
     kind = "sandbox_error"
 
 
+class SandboxUnavailable(SandboxFault, UserError):
+    """This machine cannot hold untrusted code in the way that was asked; the text says what is missing."""
+
+
+class SandboxFileError(AgentGymError):
+    """A file of a sandbox that cannot be read or written as asked."""
+
+
 class VerifierFault(EpisodeFault):
     kind = "verifier_error"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from agentgym.execution import Capabilities, ExecResult, SandboxSpec
 from agentgym.types import (
     Completion,
     Floats,
@@ -243,16 +244,41 @@ class Reporter(Protocol):
     def close(self) -> None: ...
 
 
-SandboxSpec: TypeAlias = Mapping[str, Any]
-
-
+@runtime_checkable
 class Sandbox(Protocol):
-    """Where untrusted code runs."""
+    """A session where untrusted code runs. Variables and files live on between calls; one call at a time.
 
-    async def exec(self, code: str, *, timeout: float) -> Any: ...
+    What the code does wrong is a result, never an exception; `SandboxFault` is the sandbox's own failure, or a call
+    after `close`.
+    """
 
-    async def write_file(self, path: str, data: bytes) -> None: ...
+    async def exec(self, code: str, *, timeout: float | None = None) -> ExecResult:
+        """Run Python; `timeout` in seconds, None for that of the limits."""
+        ...
 
-    async def read_file(self, path: str, max_bytes: int) -> bytes: ...
+    async def shell(self, command: str, *, timeout: float | None = None) -> ExecResult: ...
 
-    async def close(self) -> None: ...
+    async def write_file(self, path: str, data: bytes) -> None:
+        """Put a file there, its folders too; a relative path is under the working directory."""
+        ...
+
+    async def read_file(self, path: str, max_bytes: int = 1 << 20) -> bytes:
+        """A file's bytes; `SandboxFileError` for one that is missing or larger."""
+        ...
+
+    async def close(self) -> None:
+        """End the session; again does nothing."""
+        ...
+
+
+class SandboxBackend(Protocol):
+    """Makes sessions of one kind."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def create(self, spec: SandboxSpec) -> Sandbox: ...
+
+    async def aclose(self) -> None:
+        """End every session; again does nothing."""
+        ...

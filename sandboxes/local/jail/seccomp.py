@@ -1,0 +1,108 @@
+"""The system-call filter of a session: an allowlist in classic BPF (man 2 seccomp), built once.
+
+What is not on the list is answered EPERM; another architecture's calls kill. No sockets but local pairs, no
+namespaces, no tracing, no keys, no kernel interfaces that were ever a way out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+
+from .syscalls import AUDIT_ARCH, MACHINE, TABLES, call, prctl
+
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+ERRNO = 0x00050000
+PR_SET_NO_NEW_PRIVS, MODE_FILTER = 38, 1
+
+# names that differ from the allowed part of the tables (which hold set-up's own calls too)
+DENIED = {
+    "mount",
+    "umount2",
+    "pivot_root",
+    "unshare",
+    "socket",
+    "seccomp",
+    "capset",
+    "mount_setattr",
+    "mknod",
+    "mknodat",
+}
+DENIED |= {"sethostname", "memfd_create"}  # files in memory that no disk limit counts
+DENIED |= {"io_setup", "io_destroy", "io_submit", "io_cancel", "io_getevents", "setxattr"}
+CONDITIONAL = {"clone", "clone3", "socketpair", "ioctl", "prctl", "personality"}
+
+NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{USER,PID,NET,IPC,UTS,NS,CGROUP}
+IOCTLS = (0x5401, 0x540F, 0x5410, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x5452)
+"""TCGETS TIOCGPGRP TIOCSPGRP TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX FIOASYNC; TIOCSTI is not one of them."""
+PRCTLS = (1, 2, 3, 4, 15, 16, 21, 38, 39, 0x53564D41)
+"""SET_ and GET_PDEATHSIG, GET_ and SET_DUMPABLE, SET_ and GET_NAME, GET_SECCOMP, SET_ and GET_NO_NEW_PRIVS, SET_VMA."""
+
+_LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
+_NR, _ARCH = 0, 4
+_Op = tuple[int, int, int, int]
+
+
+def _arg(index: int) -> int:
+    return 16 + 8 * index  # the low half; both architectures are little-endian
+
+
+def _ret(value: int) -> _Op:
+    return (_RET, 0, 0, value)
+
+
+def _one_of(number: int, argument: int, values: Sequence[int]) -> list[_Op]:
+    """If the call is `number`: allow when its argument is one of `values`, else EPERM."""
+    body = [(_LD, 0, 0, _arg(argument))]
+    for value in values:
+        body += [(_JEQ, 0, 1, value), _ret(ALLOW)]
+    body.append(_ret(ERRNO | errno.EPERM))
+    return [(_JEQ, 0, len(body), number), *body]
+
+
+def program(machine: str = MACHINE) -> list[_Op]:
+    """The filter's instructions."""
+    table = TABLES[machine]
+    ops: list[_Op] = [(_LD, 0, 0, _ARCH), (_JEQ, 1, 0, AUDIT_ARCH[machine]), _ret(KILL), (_LD, 0, 0, _NR)]
+    if machine == "x86_64":
+        ops += [(_JGE, 0, 1, 0x40000000), _ret(KILL)]  # the x32 interface
+    # libc takes ENOSYS as "use clone", whose flags can be looked at
+    ops += [(_JEQ, 0, 1, table["clone3"]), _ret(ERRNO | errno.ENOSYS)]
+    ops += [
+        (_JEQ, 0, 4, table["clone"]),
+        (_LD, 0, 0, _arg(0)),
+        (_JSET, 0, 1, NEW_NAMESPACES),
+        _ret(ERRNO | errno.EPERM),
+        _ret(ALLOW),
+    ]
+    ops += _one_of(table["socketpair"], 0, (socket.AF_UNIX,))
+    ops += _one_of(table["ioctl"], 1, IOCTLS)
+    ops += _one_of(table["prctl"], 0, PRCTLS)
+    ops += _one_of(table["personality"], 0, (0xFFFFFFFF, 0))
+    for name, number in table.items():
+        if name not in DENIED and name not in CONDITIONAL:
+            ops += [(_JEQ, 0, 1, number), _ret(ALLOW)]
+    ops.append(_ret(ERRNO | errno.EPERM))
+    return ops
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("ops", ctypes.c_void_p))
+
+
+def prepare() -> _Program:
+    """The filter in the kernel's shape; keeps what it points to alive."""
+    code = b"".join(struct.pack("=HBBI", *op) for op in program())
+    buffer = ctypes.create_string_buffer(code, len(code))
+    made = _Program(len(code) // 8, ctypes.addressof(buffer))
+    made.buffer = buffer
+    return made
+
+
+def install(prepared: _Program) -> None:
+    """Put the calling process, and all it will start, under the filter for good."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    call("seccomp", MODE_FILTER, 0, ctypes.addressof(prepared))

@@ -1,0 +1,123 @@
+"""A session's inner loop: run code in one namespace that lives on, run commands, read and write files.
+
+The code shares this process, so it may forge any reply: nothing here is believed about anything but the session itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import linecache
+import os
+import socket
+import subprocess
+import sys
+import time
+import traceback
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from .wire import pack, receive
+
+RESULT_CHARS = 20_000
+_FILE = "<code {}>"
+
+
+class Worker:
+    """Answers frames until the stream ends."""
+
+    def __init__(self, connection: socket.socket):
+        self._connection = connection
+        self._main = types.ModuleType("__main__")
+        sys.modules["__main__"] = self._main
+        self._count = 0
+        self._pid = os.getpid()
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdout, sys.stderr = (_text(fd) for fd in (1, 2))
+
+    def run(self) -> None:
+        while (frame := receive(self._connection)) is not None:
+            message, payload = frame
+            began = time.perf_counter()
+            try:
+                reply, out = getattr(self, f"do_{message['op']}")(message, payload)
+            except OSError as e:
+                reply, out = {"status": "error", "error": f"{type(e).__name__}: {e}"}, b""
+            except MemoryError:
+                reply, out = {"status": "oom", "error": "MemoryError"}, b""
+            if os.getpid() != self._pid:
+                os._exit(0)  # a child that the code forked and did not end: one process answers
+            reply["duration"] = time.perf_counter() - began
+            self._connection.sendall(pack(reply, out))
+
+    def do_exec(self, message: Mapping[str, Any], code: bytes) -> tuple[dict[str, Any], bytes]:
+        _empty()
+        self._count += 1
+        file = _FILE.format(self._count)
+        reply: dict[str, Any] = {"status": "ok"}
+        try:
+            value = self._evaluate(code.decode(), file)
+            if value is not None:
+                self._main.__dict__["_"] = value
+                reply["result"] = repr(value)[:RESULT_CHARS]
+        except SystemExit as e:
+            if e.code not in (None, 0):
+                reply = {"status": "error", "error": f"SystemExit: {str(e.code)[:RESULT_CHARS]}"}
+        except BaseException as e:
+            reply = _failed(e)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # the code may have closed or replaced it
+                stream.flush()
+        return reply, b""
+
+    def _evaluate(self, code: str, file: str) -> Any:
+        """Run the statements; the value of the last one where it is an expression."""
+        linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+        tree = ast.parse(code, file)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        scope = self._main.__dict__
+        if tree.body:
+            exec(compile(tree, file, "exec"), scope)
+        return eval(compile(ast.Expression(last.value), file, "eval"), scope) if isinstance(last, ast.Expr) else None
+
+    def do_shell(self, message: Mapping[str, Any], command: bytes) -> tuple[dict[str, Any], bytes]:
+        _empty()
+        done = subprocess.run(["/bin/sh", "-c", command], stdin=subprocess.DEVNULL)
+        code = done.returncode
+        return {"status": "error" if code else "ok", "exit_code": code}, b""
+
+    def do_write(self, message: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        os.makedirs(os.path.dirname(os.path.abspath(message["path"])), exist_ok=True)
+        with open(message["path"], "wb") as file:
+            file.write(data)
+        return {"status": "ok"}, b""
+
+    def do_read(self, message: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        with open(message["path"], "rb") as file:
+            data = file.read(message["max_bytes"] + 1)
+        return {"status": "ok"}, data
+
+
+def _text(fd: int) -> io.TextIOWrapper:
+    return open(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _empty() -> None:
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, 0)
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    """What went wrong, with the traceback of the code's own lines on stderr."""
+    status = "oom" if isinstance(error, MemoryError) else "error"
+    try:
+        told = traceback.TracebackException.from_exception(error, limit=-20)
+        told.stack = traceback.StackSummary.from_list([f for f in told.stack if f.filename.startswith("<code ")])
+        sys.stderr.write("".join(told.format()))
+        message = f"{type(error).__name__}: {error}"
+    except BaseException:  # an exception whose own text raises, or no memory to write it
+        message = type(error).__name__
+    return {"status": status, "error": message[:RESULT_CHARS]}

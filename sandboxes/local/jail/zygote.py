@@ -1,0 +1,165 @@
+"""The zygote: a bare interpreter behind the outer walls that forks a session for each request.
+
+A request is one datagram of JSON limits with three file descriptors: the session's stream and where its output goes.
+The answer is {"pid"} with a pidfd of the session's init. The zygote reads nothing else and runs nobody's code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import namespaces as walls
+from . import seccomp
+from .syscalls import call, prctl
+from .wire import pack
+from .worker import Worker
+
+SESSION_FLAGS = (
+    walls.CLONE_NEWUSER
+    | walls.CLONE_NEWNS
+    | walls.CLONE_NEWPID
+    | walls.CLONE_NEWIPC
+    | walls.CLONE_NEWUTS
+    | walls.CLONE_NEWCGROUP
+)
+CONTROL = 3
+"""The descriptor of a session's stream, in the session."""
+
+
+def main() -> None:
+    config = json.loads(sys.argv[1])
+    host = socket.socket(fileno=config["fd"])
+    try:
+        sys.path += config["path"]
+        for name in config["preload"]:
+            importlib.import_module(name)
+        sys.path[:] = [path for path in sys.path if path not in config["forget"]]
+        walls.build_root(config["binds"])
+        program = seccomp.prepare()
+    except Exception as e:
+        host.send(json.dumps({"error": f"{type(e).__name__}: {e}"}).encode())
+        return
+    os.environ.update(HOME=walls.WORK, PATH=config["env_path"], LANG="C.UTF-8", TMPDIR="/tmp", USER="agent")
+    gc.collect()
+    gc.freeze()
+    host.send(json.dumps({"ready": os.getpid()}).encode())
+    serve(host, program)
+
+
+def serve(host: socket.socket, program: Any) -> None:
+    """Fork on request and reap, until the host's end closes."""
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    poll = select.poll()
+    poll.register(host, select.POLLIN)
+    poll.register(wake_read, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            _reap()
+        if host.fileno() in ready:
+            data, fds, _, _ = socket.recv_fds(host, 65536, 3)
+            if not data:
+                return
+            _answer(host, json.loads(data), fds, program, (wake_read, wake_write))
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _answer(
+    host: socket.socket, limits: Mapping[str, int], fds: Sequence[int], program: Any, own: Sequence[int]
+) -> None:
+    try:
+        pid = _clone()
+    except OSError as e:
+        host.send(json.dumps({"error": str(e)}).encode())
+        pid = -1
+    if pid == 0:
+        _session(limits, fds, program)
+    for fd in fds:
+        os.close(fd)
+    if pid > 0:
+        pidfd = os.pidfd_open(pid)
+        socket.send_fds(host, [json.dumps({"pid": pid}).encode()], [pidfd])
+        os.close(pidfd)
+
+
+def _clone() -> int:
+    """fork into new namespaces; what CPython does around a fork is done around it."""
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = -1
+    try:
+        pid = call("clone", SESSION_FLAGS | signal.SIGCHLD, 0, 0, 0, 0)
+    finally:
+        (ctypes.pythonapi.PyOS_AfterFork_Child if pid == 0 else ctypes.pythonapi.PyOS_AfterFork_Parent)()
+    return pid
+
+
+def _session(limits: Mapping[str, int], fds: Sequence[int], program: Any) -> None:
+    """The child: init of its own pid namespace. Never returns."""
+    code = 70
+    try:
+        prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        stream = _own_descriptors(fds)
+        connection = socket.socket(fileno=stream)
+        try:
+            os.setsid()
+            walls.enter_session(os.getuid(), os.getgid(), limits)
+            walls.set_limits(limits)
+            walls.drop_rights()
+            if not connection.recv(1):  # the host says go once the session is where its memory is counted
+                os._exit(0)
+            seccomp.install(program)
+        except Exception as e:
+            connection.sendall(pack({"failed": f"{type(e).__name__}: {e}"}))
+            os._exit(71)
+        prctl(walls.PR_SET_DUMPABLE, 0)  # init's memory is not the session's to read
+        worker = os.fork()
+        if worker == 0:
+            prctl(walls.PR_SET_DUMPABLE, 1)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            connection.sendall(pack({"ready": True}))
+            Worker(connection).run()
+            os._exit(0)
+        connection.close()
+        code = _init(worker)
+    finally:
+        os._exit(code)
+
+
+def _own_descriptors(fds: Sequence[int]) -> int:
+    """stdin from nowhere, output where the host looks, the stream at CONTROL, nothing else of the zygote's."""
+    kept = [os.open("/dev/null", os.O_RDONLY), *(os.dup(fd) for fd in (fds[1], fds[2], fds[0]))]
+    high = [os.dup2(fd, 200 + i) for i, fd in enumerate(kept)]
+    for target, fd in enumerate(high):
+        os.dup2(fd, target, inheritable=target != CONTROL)
+    os.closerange(CONTROL + 1, 1 << 20)
+    return CONTROL
+
+
+def _init(worker: int) -> int:
+    """Reap whatever ends here; when the worker does, so does the session."""
+    while True:
+        pid, status = os.wait()
+        if pid == worker:
+            return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)

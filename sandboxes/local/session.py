@@ -1,0 +1,204 @@
+"""One session, seen from the host: frames to its worker, its output, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+from typing import Any
+
+from agentgym.errors import SandboxFault, SandboxFileError
+from agentgym.execution import ExecResult, ExecStatus, SandboxLimits
+from agentgym.sandboxes.local.cgroups import Group, Groups
+from agentgym.sandboxes.local.jail.wire import HEADER, Garbled, pack, parse, sizes
+from agentgym.sandboxes.local.waiting import readable
+from agentgym.sandboxes.local.watchdog import Watch, Watchdog
+from agentgym.sandboxes.local.zygote import Zygote
+from agentgym.sandboxes.output import cut
+
+END_SECONDS = 10.0
+WATCHDOG = Watchdog()
+
+
+class Ended(Exception):
+    """The session's stream closed, or brought no frame."""
+
+
+class Session:
+    """The processes of one jail. Lives until `end`; whoever holds it may rely on nothing that comes out of it."""
+
+    def __init__(self, zygote: Zygote, groups: Groups | None, limits: SandboxLimits):
+        self.limits = limits
+        self._zygote = zygote
+        self._groups = groups
+        self._group: Group | None = None
+        self._oom_before = 0
+        self._pid, self._pidfd = 0, -1
+        self._stream: socket.socket | None = None
+        self._buffer = bytearray()
+        self._out = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr")]
+        for fd in self._out:  # writers append, also those that outlive a call
+            _set_append(fd)
+
+    async def start(self) -> None:
+        """Fork and build it; raises `SandboxFault`."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._stream = ours
+        try:
+            with theirs:
+                numbers = _numbers(self.limits, by_process=self._groups is None)
+                self._pid, self._pidfd = await self._zygote.fork(numbers, [theirs.fileno(), *self._out])
+            if self._groups is not None:
+                self._group = self._groups.take()
+                self._group.limit(self.limits.memory, self.limits.processes + 2)  # its init and worker
+                self._group.add(self._pid)
+                self._oom_before = self._group.oom_kills()
+            await asyncio.get_running_loop().sock_sendall(ours, b"!")
+            async with asyncio.timeout(END_SECONDS):
+                message, _ = await self._receive()
+        except (OSError, Ended, Garbled) as e:
+            await self.end()
+            raise SandboxFault(f"a session could not be built: {e or type(e).__name__}") from e
+        except BaseException:
+            await self.end()
+            raise
+        if "ready" not in message:
+            await self.end()
+            raise SandboxFault(f"a session could not be built: {message.get('failed')}")
+
+    async def call(self, op: str, payload: bytes, timeout: float, **more: Any) -> tuple[ExecResult, bytes]:
+        """One request and its outcome; whatever keeps the stream from being in step ends the session."""
+        assert self._stream is not None
+        watch: Watch | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                with self._watched() as watch:
+                    await asyncio.get_running_loop().sock_sendall(self._stream, pack({"op": op, **more}, payload))
+                    message, data = await self._receive()
+        except TimeoutError:
+            return await self._over(ExecStatus.timeout, f"timed out after {timeout:g} s"), b""
+        except (OSError, Ended, Garbled) as e:
+            return await self._over(self._why(watch), str(e)), b""
+        except BaseException:
+            await self.end()
+            raise
+        return self._result(message), data
+
+    def _result(self, message: dict[str, Any]) -> ExecResult:
+        status = message.get("status")
+        status = ExecStatus(status) if status in ("ok", "error", "oom") else ExecStatus.error
+        if self._group is not None and (kills := self._group.oom_kills()) > self._oom_before:
+            status, self._oom_before = ExecStatus.oom, kills
+        code, duration = message.get("exit_code"), message.get("duration")
+        result = message.get("result")
+        out, err, truncated = self._output()
+        shown, cut_result = cut(result, self.limits.output) if isinstance(result, str) else (None, False)
+        return ExecResult(
+            status=status,
+            stdout=out,
+            stderr=err,
+            result=shown,
+            error=str(message.get("error", ""))[: self.limits.output],
+            exit_code=code if isinstance(code, int) else None,
+            truncated=truncated or cut_result,
+            duration=float(duration) if isinstance(duration, int | float) else 0.0,
+        )
+
+    def _output(self) -> tuple[str, str, bool]:
+        parts = []
+        for fd in self._out:
+            # read from the file, whose size may be a lie of holes: no more than is shown, and the size from the kernel
+            data, size = os.pread(fd, self.limits.output + 1, 0), os.fstat(fd).st_size
+            parts.append(cut(data, self.limits.output, size))
+        (out, more_out), (err, more_err) = parts
+        return out, err, more_out or more_err
+
+    def _watched(self) -> contextlib.AbstractContextManager[Watch | None]:
+        if self._group is not None:
+            return contextlib.nullcontext()
+        return WATCHDOG.over(self._pid, self._pidfd, self.limits.memory)
+
+    def _why(self, watch: Watch | None) -> ExecStatus:
+        if watch is not None and watch.fired:
+            return ExecStatus.oom
+        if not self._zygote.alive:
+            return ExecStatus.infra_error
+        if self._group is not None and self._group.oom_kills() > self._oom_before:
+            return ExecStatus.oom
+        return ExecStatus.killed
+
+    async def _over(self, status: ExecStatus, error: str) -> ExecResult:
+        out, err, truncated = self._output()
+        await self.end()
+        return ExecResult(status, out, err, error=error, truncated=truncated, state_lost=True)
+
+    async def end(self) -> None:
+        """Kill everything in it and wait until it is gone. Safe to call again, and under cancellation."""
+        pidfd, self._pidfd = self._pidfd, -1
+        stream, self._stream = self._stream, None
+        out, self._out = self._out, []
+        if stream is not None:
+            stream.close()
+        for fd in out:
+            os.close(fd)
+        if pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await asyncio.shield(self._buried(pidfd))
+
+    async def _buried(self, pidfd: int) -> None:
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await readable(pidfd)
+            if self._group is not None and self._groups is not None:
+                self._groups.give(self._group)
+        except TimeoutError:
+            pass  # its group stays taken: nobody else is to be counted together with it
+        finally:
+            os.close(pidfd)
+
+    async def _receive(self) -> tuple[dict[str, Any], bytes]:
+        await self._fill(HEADER.size)
+        text, payload = sizes(bytes(self._buffer[: HEADER.size]))
+        await self._fill(HEADER.size + text + payload)
+        body = bytes(self._buffer[HEADER.size : HEADER.size + text + payload])
+        del self._buffer[: HEADER.size + text + payload]
+        return parse(body[:text]), body[text:]
+
+    async def _fill(self, size: int) -> None:
+        assert self._stream is not None
+        loop = asyncio.get_running_loop()
+        while len(self._buffer) < size:
+            part = await loop.sock_recv(self._stream, 1 << 16)
+            if not part:
+                raise Ended("the session's process ended")
+            self._buffer += part
+
+
+async def read(session: Session, path: str, max_bytes: int, timeout: float) -> bytes:
+    result, data = await session.call("read", b"", timeout, path=path, max_bytes=max_bytes)
+    if not result.ok:
+        raise SandboxFileError(f"{path}: {result.error}")
+    if len(data) > max_bytes:
+        raise SandboxFileError(f"{path}: holds more than {max_bytes} bytes")
+    return data
+
+
+def _numbers(limits: SandboxLimits, by_process: bool) -> dict[str, int]:
+    return {
+        "files": limits.open_files,
+        "processes": limits.processes + 2,
+        "cpu": max(1, int(limits.cpu_seconds)),
+        "disk": limits.disk,
+        "inodes": max(256, limits.disk >> 12),
+        # without a control group each process is held by itself and all of them by the watchdog
+        "address_space": limits.memory + (64 << 20) if by_process else 0,
+    }
+
+
+def _set_append(fd: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)

@@ -1,0 +1,147 @@
+"""The local sandbox's walls: each act is refused inside and, where it has a control, works outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentgym.execution import SandboxLimits, SandboxSpec
+from agentgym.sandboxes.fake import FakeBackend
+from agentgym.sandboxes.local.jail import seccomp, syscalls
+
+Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open('/etc/shadow')",
+        f"import os; os.listdir({str(Path(__file__).resolve().parents[2])!r})",
+        "import socket; socket.socket()",
+        "import socket; socket.socket(socket.AF_UNIX)",
+        "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+        "import os; os.unshare(0x10000000)" if sys.version_info >= (3, 12) else "CALL('unshare', 0x10000000)",
+        "CALL('mount', 0, 0, 0, 0, 0)",
+        "CALL('ptrace', 16, 1, 0, 0)",
+        "CALL('bpf', 0, 0, 0)",
+        "CALL('keyctl', 0, 0)",
+        "CALL('io_uring_setup', 1, 0)",
+        "CALL('clone', 0x10000011, 0, 0, 0, 0)",
+        "import os; os.setuid(0)",
+        "import os; os.mknod('/tmp/d', 0o20666, os.makedev(1, 3))",
+        "import os; os.chroot('/tmp')",
+        "import os; os.kill(1, 9); os.kill(1, 0); open('/proc/1/mem', 'rb').read(1)",
+        "import fcntl; fcntl.ioctl(0, 0x5412, b'x')",
+        "open('/proc/sys/kernel/core_pattern', 'w')",
+        "open('/usr/lib/x', 'w')",
+        "import os; os.listdir('/home')",
+        "import resource; resource.setrlimit(resource.RLIMIT_CORE, (1, 1))",
+    ],
+)
+def test_refused(code: str, sandbox: Any, run: Run) -> None:
+    helper = (
+        "import ctypes, os\n"
+        "def CALL(name, *args):\n"
+        f"    number = {_numbers()!r}[name]\n"
+        "    libc = ctypes.CDLL(None, use_errno=True)\n"
+        "    if libc.syscall(number, *args) < 0: raise OSError(ctypes.get_errno(), name)\n"
+    )
+    assert run(sandbox.exec(helper)).ok
+    refused = run(sandbox.exec(code))
+    assert refused.status.value == "error"
+    assert any(
+        word in refused.error
+        for word in ("Permission", "not permitted", "Read-only", "No such file", "not allowed", "EPERM", "[Errno 1]")
+    )
+
+
+def _numbers() -> dict[str, int]:
+    machine = syscalls.MACHINE
+    known = dict(syscalls.TABLES[machine])
+    more = {
+        "x86_64": {"ptrace": 101, "bpf": 321, "keyctl": 250, "io_uring_setup": 425},
+        "aarch64": {"ptrace": 117, "bpf": 280, "keyctl": 219, "io_uring_setup": 425},
+    }
+    return known | more[machine]
+
+
+def test_no_secret_of_the_trainer_is_inside(sandbox: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTGYM_TEST_SECRET", "s3cret")
+    inside = run(
+        sandbox.exec("import os; dict(os.environ), os.listdir('/proc/self/fd'), open('/proc/self/cmdline').read()")
+    )
+    assert inside.ok
+    assert "s3cret" not in inside.result
+    assert inside.result.count("'") < 60
+
+
+def test_the_filter_of_either_machine_is_well_formed() -> None:
+    for machine in ("x86_64", "aarch64"):
+        program = seccomp.program(machine)
+        assert 100 < len(program) < 4096
+        for at, (_, yes, no, _) in enumerate(program):
+            assert at + max(yes, no) < len(program)
+
+
+def test_nothing_is_left_when_the_host_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os\n"
+        "from agentgym.execution import SandboxSpec\n"
+        "from agentgym.sandboxes.local import LocalBackend\n"
+        "async def main():\n"
+        "    backend = LocalBackend(warm=1)\n"
+        "    boxes = [await backend.create(SandboxSpec()) for _ in range(3)]\n"
+        "    tasks = [asyncio.create_task(b.exec('while True: pass', timeout=100)) for b in boxes]\n"
+        "    await asyncio.sleep(0.2)\n"
+        "    print(backend._zygote.process.pid, *(b._session._pid for b in boxes), flush=True)\n"
+        "    await asyncio.sleep(100)\n"
+        "asyncio.run(main())\n"
+    )
+    host = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert host.stdout is not None
+    pids = [int(word) for word in host.stdout.readline().split()]
+    if not pids:
+        pytest.skip("no local sandbox on this machine")
+    os.kill(host.pid, signal.SIGKILL)
+    host.wait()
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in pids if _runs(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_zygote_that_is_killed_is_replaced(backend: Any, sandbox: Any, run: Run) -> None:
+    os.kill(backend._zygote.process.pid, signal.SIGKILL)
+    backend._zygote.process.wait()
+    lost = run(sandbox.exec("1"))
+    assert lost.status.value == "infra_error"
+    assert run(sandbox.exec("1 + 1")).result == "2"
+    run(sandbox.close())
+
+
+@pytest.mark.parametrize("limits", [{"memory": 0}, {"timeout": -1}, {"processes": True}, {"disk": float("inf")}])
+def test_limits_that_are_none(limits: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"sandbox limit {next(iter(limits))} = "):
+        SandboxLimits(**limits)
+
+
+def test_the_fake_answers_as_told(spec: SandboxSpec, run: Run) -> None:
+    fake = run(FakeBackend({"1+1": "2\n", "*": lambda code: code.upper()}).create(spec))
+    assert run(fake.exec("1+1")).stdout == "2\n"
+    assert run(fake.shell("ls")).stdout == "LS"
+    assert fake.calls == [("exec", "1+1"), ("shell", "ls")]
