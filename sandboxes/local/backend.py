@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 from agentgym.errors import SandboxFault, SandboxFileError, SandboxUnavailable
 from agentgym.execution import Capabilities, ExecResult, ExecStatus, SandboxLimits, SandboxSpec
 from agentgym.sandboxes.local.cgroups import Groups
-from agentgym.sandboxes.local.session import Session, read
+from agentgym.sandboxes.local.session import Session
 from agentgym.sandboxes.local.zygote import Zygote
 
 MAX_CODE = 1 << 20
@@ -34,14 +35,25 @@ class LocalSandbox:
                 await self._backend.discard(session)
                 raise
             self._session = session
-            await self._furnish(session)
+            try:
+                await self._furnish()
+            except BaseException:
+                await self._lose()  # half furnished it is of no use
+                raise
+        if self._session is None:
+            raise SandboxFault("the sandbox's session ended while it was being set up")
         return self._session
+
+    async def _lose(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await self._backend.discard(session)
 
     def _check_open(self) -> None:
         if self._closed:
             raise SandboxFault("the sandbox is closed")
 
-    async def _furnish(self, session: Session) -> None:
+    async def _furnish(self) -> None:
         for path, data in self._spec.files.items():
             await self.write_file(path, data)
         if self._spec.setup:
@@ -53,15 +65,18 @@ class LocalSandbox:
         seconds = self._spec.limits.timeout if timeout is None else timeout
         if not seconds > 0:
             raise ValueError(f"timeout = {seconds!r}: must be above 0 seconds")
+        return (await self._request(op, payload, seconds))[0]
+
+    async def _request(self, op: str, payload: bytes, seconds: float, **more: Any) -> tuple[ExecResult, bytes]:
         session = await self.live()
         try:
-            result, _ = await session.call(op, payload, seconds)
+            result, data = await session.call(op, payload, seconds, **more)
         except BaseException:
-            self._session = None  # it was ended in the middle of a call
+            await self._lose()  # it was ended in the middle of a call
             raise
         if result.state_lost:
-            self._session = None
-        return result
+            await self._lose()
+        return result, data
 
     async def exec(self, code: str, *, timeout: float | None = None) -> ExecResult:
         try:
@@ -76,21 +91,21 @@ class LocalSandbox:
         return await self._call("shell", command.encode(errors="replace"), timeout)
 
     async def write_file(self, path: str, data: bytes) -> None:
-        session = await self.live()
-        result, _ = await session.call("write", data, self._spec.limits.timeout, path=path)
-        if result.state_lost:
-            self._session = None
+        result, _ = await self._request("write", data, self._spec.limits.timeout, path=path)
         if not result.ok:
             raise SandboxFileError(f"{path}: {result.error}")
 
     async def read_file(self, path: str, max_bytes: int = 1 << 20) -> bytes:
-        return await read(await self.live(), path, max_bytes, self._spec.limits.timeout)
+        result, data = await self._request("read", b"", self._spec.limits.timeout, path=path, max_bytes=max_bytes)
+        if not result.ok:
+            raise SandboxFileError(f"{path}: {result.error}")
+        if len(data) > max_bytes:
+            raise SandboxFileError(f"{path}: holds more than {max_bytes} bytes")
+        return data
 
     async def close(self) -> None:
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await self._backend.discard(session)
+        await self._lose()
 
     async def __aenter__(self) -> LocalSandbox:
         return self

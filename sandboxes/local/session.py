@@ -10,7 +10,7 @@ import signal
 import socket
 from typing import Any
 
-from agentgym.errors import SandboxFault, SandboxFileError
+from agentgym.errors import SandboxFault
 from agentgym.execution import ExecResult, ExecStatus, SandboxLimits
 from agentgym.sandboxes.local.cgroups import Group, Groups
 from agentgym.sandboxes.local.jail.wire import HEADER, Garbled, pack, parse, sizes
@@ -177,15 +177,6 @@ class Session:
             if not part:
                 raise Ended("the session's process ended")
             self._buffer += part
-
-
-async def read(session: Session, path: str, max_bytes: int, timeout: float) -> bytes:
-    result, data = await session.call("read", b"", timeout, path=path, max_bytes=max_bytes)
-    if not result.ok:
-        raise SandboxFileError(f"{path}: {result.error}")
-    if len(data) > max_bytes:
-        raise SandboxFileError(f"{path}: holds more than {max_bytes} bytes")
-    return data
 
 
 def _numbers(limits: SandboxLimits, by_process: bool) -> dict[str, int]:

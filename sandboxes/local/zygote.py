@@ -51,7 +51,13 @@ class Zygote:
             assert self._socket is not None
             try:
                 socket.send_fds(self._socket, [json.dumps(limits).encode()], fds)
-                answer, got = await self._answer()
+                try:
+                    answer, got = await self._answer()
+                except asyncio.CancelledError:
+                    # the answer is under way: left unread, it would be taken for that of the next request
+                    for fd in socket.recv_fds(self._socket, 65536, 1)[1]:
+                        os.close(fd)
+                    raise
             except OSError as e:
                 raise SandboxFault(f"the sandbox's zygote is gone: {e}") from e
         if "error" in answer:

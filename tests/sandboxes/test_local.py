@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -145,3 +146,22 @@ def test_the_fake_answers_as_told(spec: SandboxSpec, run: Run) -> None:
     assert run(fake.exec("1+1")).stdout == "2\n"
     assert run(fake.shell("ls")).stdout == "LS"
     assert fake.calls == [("exec", "1+1"), ("shell", "ls")]
+
+
+def test_a_cancelled_creation_does_not_answer_for_the_next(backend: Any, spec: SandboxSpec, run: Run) -> None:
+    async def cut(delay: float) -> None:
+        making = asyncio.create_task(backend.create(SandboxSpec(SandboxLimits(memory=64 << 20))))
+        await asyncio.sleep(delay)
+        making.cancel()
+        for made in await asyncio.gather(making, return_exceptions=True):
+            if not isinstance(made, BaseException):
+                await made.close()
+
+    for delay in (0.0, 0.001, 0.003, 0.006):
+        run(cut(delay))
+    one, two = run(backend.create(spec)), run(backend.create(spec))
+    assert [run(one.exec("1")).result, run(two.exec("2")).result] == ["1", "2"]
+    assert run(one.exec("while True: pass", timeout=0.2)).status.value == "timeout"
+    assert run(two.exec("3")).result == "3"
+    run(one.close())
+    run(two.close())
