@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from agentgym.errors import ConfigError
 
@@ -149,14 +149,14 @@ class LearnerConfig(Section):
     clip_high: float = Field(0.28, ge=0)
     """Ratio is clipped above at 1 + clip_high."""
     kl: float = Field(0.0, ge=0)
-    """Weight of the distance (KL, as k2) from a reference: the policy that RL began with, later that of the last
-    significant rise of the mean reward. 0: none, and no reference is held."""
-    kl_share: float = Field(1.0, gt=0, le=1)
-    """Share of the rows that it is measured on: each costs one more forward pass."""
+    """Weight of the distance (KL, as k2) from the policy that RL began with. 0: none, and no reference is held."""
     std: bool = True
     """GRPO divides by the group's standard deviation; false: Dr.GRPO."""
     minibatches: int = Field(1, ge=1)
     """Optimizer steps a batch."""
+    agreement: float = Field(0.0, ge=0, lt=1)
+    """Hold the rate at 1% until the gradients of a batch's minibatches agree: their mean cosine, of 4 at least
+    (less is asked of more). Where rewards mean nothing it stays there. 0: not asked for."""
     tokens_per_microbatch: int = Field(8192, ge=1)
     """Padded tokens of one forward and backward pass."""
     ranks: int = Field(1, ge=1, le=1)
@@ -165,6 +165,13 @@ class LearnerConfig(Section):
     """`cpu`, `cuda`; auto: a GPU where there is one."""
     threads: int = Field(1, ge=1)
     """Intra-op threads on a CPU."""
+
+    @field_validator("agreement")
+    @classmethod
+    def _something_to_compare(cls, wanted: float, info: ValidationInfo) -> float:
+        if wanted and info.data.get("minibatches", 2) < 2:
+            raise ValueError("it compares minibatches: set learner.minibatches to 2 or more")
+        return wanted
 
 
 class SFTConfig(Section):

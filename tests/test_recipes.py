@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentgym.config import load_config, recipe_for, recipes
+from agentgym.errors import ConfigError
 from agentgym.registry import spec
 
 
@@ -28,6 +29,11 @@ def test_a_model_that_is_given_is_not_overrun_by_a_tiny_models_rates(overrides: 
     assert config.learner.lr <= 1e-5
     assert config.sft.lr <= 1e-4
     assert config.rollout.max_tokens >= 256
+
+
+def test_agreement_needs_minibatches_to_compare() -> None:
+    with pytest.raises(ConfigError, match=r"learner.agreement = 0.5.*set learner.minibatches to 2"):
+        load_config(None, ["learner.agreement=0.5"])
 
 
 def test_another_env_inherits_nothing_that_a_recipe_says_of_its_own() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from agentgym.protocols import Loss
+from agentgym.trainers.agreement import Agreement
 from agentgym.trainers.batch import Row, micro_batches, split_minibatches
 from agentgym.trainers.logprobs import token_logprobs
 from agentgym.trainers.losses import k2_penalty
@@ -35,7 +36,7 @@ class LearnerOptions:
     tokens_per_microbatch: int = 16384
     temperature: float = 1.0
     kl: float = 0.0
-    kl_share: float = 1.0
+    agreement: float = 0.0
 
 
 @dataclass(slots=True)
@@ -46,10 +47,10 @@ class Learner:
     options: LearnerOptions
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     optimizers: list[torch.optim.Optimizer] = field(init=False)
+    agreement: Agreement = field(init=False)
     reference: Any = None
     """The model that `options.kl` measures the distance from; it is not trained."""
     skipped: int = 0
-    _choose: np.random.Generator = field(default_factory=np.random.default_rng)
     pack_s: float = 0.0
     """CPU-seconds of `train` that went into laying out micro-batches."""
 
@@ -62,6 +63,7 @@ class Learner:
         """Begin another phase (warm start -> RL) with fresh optimizers."""
         self.options = options
         self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
+        self.agreement = Agreement(options.agreement)
 
     def hold_here(self) -> None:
         """Set the reference to the model as it is now."""
@@ -69,8 +71,9 @@ class Learner:
 
     def train(self, rows: Sequence[Row], loss: Loss, *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
         """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
+        lr_scale *= self.agreement.scale
         set_lr(self.optimizers, lr_scale)
-        self._choose = np.random.default_rng([seed, 1])
+        self.agreement.begin_batch()
         totals: dict[str, float] = {}
         norms: list[float] = []
         parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
@@ -81,10 +84,13 @@ class Learner:
                 torch.autograd.backward(value / denominator)
                 metrics["loss"] = float(value.detach())
                 _add(totals, metrics)
+            if not self.agreement.reached:
+                self.agreement.see(self._gradient())
             norms.append(self._update())
         trained = max(1.0, float(sum(row.trained for part in parts for row in part)))
         means = {k: v if k.endswith("/max") else v / trained for k, v in totals.items()}
-        return {**means, "grad_norm": float(np.mean(norms)) if norms else 0.0, "trained_tokens": trained}
+        norm = float(np.mean(norms)) if norms else 0.0
+        return {**means, "grad_norm": norm, "trained_tokens": trained, "lr_scale": lr_scale}
 
     def logprobs(self, rows: Sequence[Row]) -> list[Floats]:
         """The current weights' logprob of every token: [T] per row, 0 where the mask is 0."""
@@ -120,14 +126,10 @@ class Learner:
         return value, metrics
 
     def _distance(self, ids: torch.Tensor, mask: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
-        """k2 from the reference, summed over tokens; estimated from `kl_share` of the rows, without bias."""
-        share = self.options.kl_share
-        chosen = torch.from_numpy(self._choose.random(len(ids)) < share).to(self.device)
-        if not chosen.any():
-            return logprobs.sum() * 0.0
+        """k2 from the reference, summed over tokens."""
         with torch.no_grad():
-            reference, _ = token_logprobs(self.reference, ids[chosen], mask[chosen], self.options.temperature)
-        return k2_penalty(logprobs[chosen[mask.nonzero()[:, 0]]], reference) / share
+            reference, _ = token_logprobs(self.reference, ids, mask, self.options.temperature)
+        return k2_penalty(logprobs, reference)
 
     def _tensors(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-padded ids [B, L] and mask [B, L]. Padding lies after every real token, so that a causal model needs
@@ -144,6 +146,10 @@ class Learner:
         values = np.concatenate([getattr(row, name)[row.mask > 0] for row in rows])
         return torch.from_numpy(values).to(self.device)
 
+    def _gradient(self) -> torch.Tensor:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
+
     def _update(self) -> float:
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip))
         if math.isfinite(norm):
@@ -155,12 +161,17 @@ class Learner:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "skipped": self.skipped}
+        state = {
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "agreement": self.agreement.state(),
+            "skipped": self.skipped,
+        }
         return state if self.reference is None else {**state, "reference": self.reference.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.agreement.restore(state["agreement"])
         self.skipped = int(state["skipped"])
         if "reference" in state:
             self.hold_here()

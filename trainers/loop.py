@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from agentgym.protocols import Credit, Loss, WeightSync
-from agentgym.trainers.anchor import Anchor
 from agentgym.trainers.batch import Rows, build_rows
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.learner import Learner
@@ -36,8 +35,6 @@ class Loop:
     lr_scale: Callable[[int], float] = lambda step: 1.0
     prepare: Callable[[Group], Group] = lambda group: group
     probe: GapProbe | None = None
-    anchor: Anchor | None = None
-    """Moves the learner's reference; None without one."""
     step: int = 0
     times: dict[str, float] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
@@ -48,8 +45,6 @@ class Loop:
         groups = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
         credits = self._timed("credit", lambda: [self.credit(self.prepare(group)) for group in groups])
         batch = self._timed("batch", lambda: self._rows(groups, credits))
-        if moved := self.anchor is not None and self.anchor.passed(groups):
-            self.learner.hold_here()
         gap = self._timed("probe", lambda: self.probe.check(batch.rows) if self.probe else None)
         scale = self.lr_scale(self.step)
         trained = self._timed("fwd_bwd", lambda: self._learn(batch, scale))
@@ -62,8 +57,6 @@ class Loop:
             **group_metrics(groups),
             **row_metrics(batch),
             **trained,
-            "lr_scale": scale,
-            **({"kl_ref/moved": float(moved)} if self.anchor else {}),
             "logprob_gap": gap,
             "skipped_updates": self.learner.skipped,
             **{f"time/{name}": seconds for name, seconds in self.times.items()},

@@ -19,7 +19,6 @@ from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory, peak_mem
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.accounting import Accounts
-from agentgym.trainers.anchor import Anchor
 from agentgym.trainers.batch import Row
 from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint, save_model
 from agentgym.trainers.credit import make_credit
@@ -83,7 +82,6 @@ class Session:
         self.tally = Tally()
         self.step = 0
         self._pipeline_state: dict[str, Any] | None = None
-        self._anchor = Anchor() if config.learner.kl else None
         self._began, self._cpu_began = began
         checkpoints = list_checkpoints(folder.checkpoints) if resumed else []
         self._checkpoint = checkpoints[-1] if checkpoints else None
@@ -194,6 +192,11 @@ class Session:
             self._accounts.recorded()
             if last:
                 break
+        if not self.learner.agreement.reached:
+            self.reporter.note(
+                "the policy was left almost as it was: gradients of different episodes never agreed, as where rewards "
+                "are noise, rare or all the same (learner.agreement = 0 moves it all the same)"
+            )
         self.interrupt.check()
 
     def finish(self, after: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +238,6 @@ class Session:
         state = {
             "tally": {name: getattr(self.tally, name) for name in Tally.__dataclass_fields__},
             "pipeline": pipeline.state() if pipeline else self._pipeline_state,
-            "anchor": self._anchor.state() if self._anchor else None,
         }
         keep = self.config.trainer.keep_checkpoints
         save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep)
@@ -306,8 +308,6 @@ class Session:
         self.step = state["step"]
         self.tally = Tally(**state["tally"])
         self._pipeline_state = state["pipeline"]
-        if self._anchor is not None and state.get("anchor"):
-            self._anchor.restore(state["anchor"])
         self._wall_before, self._cpu_before = self.tally.wall_s, self.tally.cpu_s
         self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
@@ -348,7 +348,6 @@ class Session:
             seed=config.run.seed,
             lr_scale=lambda step: schedule(step, total, warmup=learner.warmup, decay=learner.decay),
             probe=self._probe(),
-            anchor=self._anchor,
             step=self.step,
         )
         if control == "shuffle_rewards":
@@ -371,7 +370,7 @@ class Session:
             tokens_per_microbatch=learner.tokens_per_microbatch,
             temperature=self.config.rollout.temperature,
             kl=learner.kl,
-            kl_share=learner.kl_share,
+            agreement=learner.agreement,
         )
 
     def _weight_sync(self) -> SharedMemorySync:

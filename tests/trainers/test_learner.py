@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from agentgym.trainers import logprobs as logprobs_module
+from agentgym.trainers.agreement import FEWEST, HELD
 from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.losses.grpo import grpo_loss
@@ -140,14 +142,41 @@ def test_the_reference_holds_the_policy_back_and_is_not_trained() -> None:
     assert 0 < away(10.0) < 0.5 * away(0.01)
 
 
-def test_a_share_of_the_rows_estimates_the_distance() -> None:
-    def measured(share: float, seed: int) -> float:
-        learner = Learner(tiny(), LearnerOptions(lr=1e-9, kl=1.0, kl_share=share))
-        learner.hold_here()
-        with torch.no_grad():
-            learner.reference.lm_head.weight.mul_(1.5)
-        return learner.train(rows(64), grpo_loss, seed=seed)["kl_ref"]
+def agreeing(batch: list[Row]) -> list[Row]:
+    """The same reason to move in every row: to say 7 is good, to say 8 is bad."""
+    said = [Row(np.full_like(r.ids, 7 + r.ids[0] % 2), r.mask, r.logprobs, r.advantages, r.versions) for r in batch]
+    played = Learner(tiny(), LearnerOptions()).logprobs(said)
+    paid = [np.where(row.ids == 7, 1.0, -1.0).astype(np.float32) for row in said]
+    return [Row(r.ids, r.mask, p, a, r.versions) for r, p, a in zip(said, played, paid, strict=True)]
 
-    whole = measured(1.0, 0)
-    assert whole > 0
-    assert np.mean([measured(0.5, seed) for seed in range(20)]) == pytest.approx(whole, rel=0.1)
+
+def moved(learner: Learner, batches: list[list[Row]]) -> tuple[float, list[float]]:
+    before = torch.cat([p.detach().flatten().clone() for p in learner.model.parameters()])
+    scales = [learner.train(batch, grpo_loss, seed=i)["lr_scale"] for i, batch in enumerate(batches)]
+    after = torch.cat([p.detach().flatten() for p in learner.model.parameters()])
+    return float((after - before).abs().max()), scales
+
+
+def test_the_learner_stands_still_until_the_gradients_agree() -> None:
+    options = LearnerOptions(lr=1e-3, minibatches=2, agreement=0.5)
+    batches = [rows(32, seed=seed) for seed in range(8)]
+    noise, scales = moved(Learner(tiny(), options), batches)
+    assert scales == [HELD] * 8
+    assert noise < 1e-3 * HELD * 2 * 8 * 1.5  # as AdamW may go in 16 steps of 1%
+    _, scales = moved(Learner(tiny(), options), [agreeing(batch) for batch in batches])
+    assert scales == [HELD] * FEWEST + [1.0] * (8 - FEWEST)
+
+
+def test_once_reached_agreement_is_not_asked_for_again_and_it_is_kept_with_the_state() -> None:
+    options = LearnerOptions(lr=1e-4, minibatches=2, agreement=0.5)
+    one, two = Learner(tiny(), options), Learner(tiny(), options)
+    moved(one, [agreeing(rows(32, seed=seed)) for seed in range(3)])
+    two.load_state_dict(one.state_dict())
+    _, scales = moved(two, [agreeing(rows(32, seed=3)), rows(32, seed=4), rows(32, seed=5)])
+    assert scales == [HELD, 1.0, 1.0]
+    bad = rows(4)
+    bad[0].advantages[:] = np.nan
+    one.train(bad, grpo_loss, seed=9)
+    assert math.isfinite(one.agreement.total)
+    one.restart(options)  # another phase
+    assert not one.agreement.reached
