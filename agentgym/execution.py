@@ -77,6 +77,21 @@ class SandboxSpec:
     """A shell command that is run once, after the files are there."""
     image: str = ""
     """An image, for backends that have them."""
+    dockerfile: str = ""
+    """A Dockerfile, or the folder of one, to build the image from; in its place."""
+    workdir: str = ""
+    """An absolute path; empty: the backend's own. It is made where it is not there."""
+    user: str = ""
+    """Who runs code and commands, for backends that have users; empty: the backend's own."""
+
+    def __post_init__(self) -> None:
+        if self.image and self.dockerfile:
+            raise ValueError("sandbox spec: give image or dockerfile, not both")
+        if self.workdir and (not self.workdir.startswith("/") or ".." in self.workdir.split("/")):
+            raise ValueError(f"sandbox workdir = {self.workdir!r}: must be an absolute path without '..'")
+        for path, data in self.files.items():
+            if not path or "\0" in path or not isinstance(data, bytes):
+                raise ValueError(f"sandbox files: {path!r} must be a path with its content as bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +103,6 @@ class Capabilities:
     """Who holds the memory limit over all processes of a session."""
     shell: bool = True
     images: bool = False
-    snapshots: bool = False
+    users: bool = False
+    network: Literal["none", "host", "own"] = "none"
+    """What code can reach; own: a network of the backend's, as of a cloud."""

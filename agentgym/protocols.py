@@ -256,7 +256,13 @@ class Sandbox(Protocol):
         """Run Python; `timeout` in seconds, None for that of the limits."""
         ...
 
-    async def shell(self, command: str, *, timeout: float | None = None) -> ExecResult: ...
+    async def shell(self, command: str, *, timeout: float | None = None) -> ExecResult:
+        """Run a command in a shell of its own, from the working directory."""
+        ...
+
+    async def terminal(self, command: str, *, timeout: float | None = None) -> ExecResult:
+        """Run a command in one shell that lives on: its directory, variables and background jobs too."""
+        ...
 
     async def write_file(self, path: str, data: bytes) -> None:
         """Put a file there, its folders too; a relative path is under the working directory."""
@@ -264,6 +270,14 @@ class Sandbox(Protocol):
 
     async def read_file(self, path: str, max_bytes: int = 1 << 20) -> bytes:
         """A file's bytes; `SandboxFileError` for one that is missing or larger."""
+        ...
+
+    async def snapshot(self) -> bytes:
+        """The working directory's files; variables and processes are not in it."""
+        ...
+
+    async def restore(self, snapshot: bytes) -> None:
+        """Make the working directory what it was; interpreter and terminal begin afresh."""
         ...
 
     async def close(self) -> None:

@@ -1,1 +1,18 @@
-"""Sandboxes: where untrusted code runs. One file or folder a backend, one seam (`agentgym.protocols.Sandbox`)."""
+"""Sandboxes: where untrusted code runs. `create` gives one; `Pool` lends them out, a set number at a time."""
+
+from agentgym.execution import Capabilities, ExecResult, ExecStatus, SandboxLimits, SandboxSpec
+from agentgym.sandboxes.backends import create, make_backend, make_spec, shared_backend
+from agentgym.sandboxes.pool import Pool
+
+__all__ = [
+    "Capabilities",
+    "ExecResult",
+    "ExecStatus",
+    "Pool",
+    "SandboxLimits",
+    "SandboxSpec",
+    "create",
+    "make_backend",
+    "make_spec",
+    "shared_backend",
+]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from agentgym.errors import SandboxFault, SandboxFileError
 from agentgym.execution import Capabilities, ExecResult, ExecStatus, SandboxSpec
@@ -28,6 +30,9 @@ class FakeSandbox:
     async def shell(self, command: str, *, timeout: float | None = None) -> ExecResult:
         return self._answer("shell", command)
 
+    async def terminal(self, command: str, *, timeout: float | None = None) -> ExecResult:
+        return self._answer("terminal", command)
+
     def _answer(self, kind: str, text: str) -> ExecResult:
         self._check()
         self.calls.append((kind, text))
@@ -50,8 +55,22 @@ class FakeSandbox:
             raise SandboxFileError(f"{path}: holds more than {max_bytes} bytes")
         return self.files[path]
 
+    async def snapshot(self) -> bytes:
+        self._check()
+        return json.dumps({path: data.hex() for path, data in self.files.items()}).encode()
+
+    async def restore(self, snapshot: bytes) -> None:
+        self._check()
+        self.files = {path: bytes.fromhex(data) for path, data in json.loads(snapshot).items()}
+
     async def close(self) -> None:
         self.closed = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     def _check(self) -> None:
         if self.closed:

@@ -5,113 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
-from agentgym.errors import SandboxFault, SandboxFileError, SandboxUnavailable
-from agentgym.execution import Capabilities, ExecResult, ExecStatus, SandboxLimits, SandboxSpec
+from agentgym.errors import SandboxFault, SandboxUnavailable
+from agentgym.execution import Capabilities, SandboxLimits, SandboxSpec
 from agentgym.sandboxes.local.cgroups import Groups
+from agentgym.sandboxes.local.sandbox import LocalSandbox
 from agentgym.sandboxes.local.session import Session
 from agentgym.sandboxes.local.zygote import Zygote
-
-MAX_CODE = 1 << 20
-
-
-class LocalSandbox:
-    """A session that is made again where a call ended it; see `ExecResult.state_lost`."""
-
-    def __init__(self, backend: LocalBackend, spec: SandboxSpec):
-        self._backend = backend
-        self._spec = spec
-        self._session: Session | None = None
-        self._closed = False
-
-    async def live(self) -> Session:
-        self._check_open()
-        if self._session is None:
-            session = await self._backend.session(self._spec.limits)
-            try:
-                self._check_open()  # it may have been closed meanwhile
-            except SandboxFault:
-                await self._backend.discard(session)
-                raise
-            self._session = session
-            try:
-                await self._furnish()
-            except BaseException:
-                await self._lose()  # half furnished it is of no use
-                raise
-        if self._session is None:
-            raise SandboxFault("the sandbox's session ended while it was being set up")
-        return self._session
-
-    async def _lose(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await self._backend.discard(session)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SandboxFault("the sandbox is closed")
-
-    async def _furnish(self) -> None:
-        for path, data in self._spec.files.items():
-            await self.write_file(path, data)
-        if self._spec.setup:
-            done = await self.shell(self._spec.setup)
-            if not done.ok:
-                raise SandboxFault(f"the sandbox's set-up failed ({done.status}): {done.stderr or done.error}")
-
-    async def _call(self, op: str, payload: bytes, timeout: float | None) -> ExecResult:
-        seconds = self._spec.limits.timeout if timeout is None else timeout
-        if not seconds > 0:
-            raise ValueError(f"timeout = {seconds!r}: must be above 0 seconds")
-        return (await self._request(op, payload, seconds))[0]
-
-    async def _request(self, op: str, payload: bytes, seconds: float, **more: Any) -> tuple[ExecResult, bytes]:
-        session = await self.live()
-        try:
-            result, data = await session.call(op, payload, seconds, **more)
-        except BaseException:
-            await self._lose()  # it was ended in the middle of a call
-            raise
-        if result.state_lost:
-            await self._lose()
-        return result, data
-
-    async def exec(self, code: str, *, timeout: float | None = None) -> ExecResult:
-        try:
-            payload = code.encode()
-        except UnicodeEncodeError as e:
-            return ExecResult(ExecStatus.error, error=f"the code is no text: {e}")
-        if len(payload) > MAX_CODE:
-            return ExecResult(ExecStatus.error, error=f"the code has {len(payload)} bytes; at most {MAX_CODE} are run")
-        return await self._call("exec", payload, timeout)
-
-    async def shell(self, command: str, *, timeout: float | None = None) -> ExecResult:
-        return await self._call("shell", command.encode(errors="replace"), timeout)
-
-    async def write_file(self, path: str, data: bytes) -> None:
-        result, _ = await self._request("write", data, self._spec.limits.timeout, path=path)
-        if not result.ok:
-            raise SandboxFileError(f"{path}: {result.error}")
-
-    async def read_file(self, path: str, max_bytes: int = 1 << 20) -> bytes:
-        result, data = await self._request("read", b"", self._spec.limits.timeout, path=path, max_bytes=max_bytes)
-        if not result.ok:
-            raise SandboxFileError(f"{path}: {result.error}")
-        if len(data) > max_bytes:
-            raise SandboxFileError(f"{path}: holds more than {max_bytes} bytes")
-        return data
-
-    async def close(self) -> None:
-        self._closed = True
-        await self._lose()
-
-    async def __aenter__(self) -> LocalSandbox:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
 
 class LocalBackend:
@@ -136,8 +36,7 @@ class LocalBackend:
 
     async def create(self, spec: SandboxSpec) -> LocalSandbox:
         """A sandbox whose session is running; raises `SandboxUnavailable` where this machine cannot hold one."""
-        if spec.image:
-            raise SandboxUnavailable("the local sandbox has no images; use the docker backend")
+        _check(spec)
         sandbox = LocalSandbox(self, spec)
         try:
             await sandbox.live()
@@ -198,3 +97,12 @@ class LocalBackend:
     def _open(self) -> None:
         if not self._opened:
             self._groups, self._opened = Groups.open(), True
+
+
+def _check(spec: SandboxSpec) -> None:
+    if spec.image or spec.dockerfile:
+        raise SandboxUnavailable("the local sandbox has no images; use the docker backend")
+    if spec.user not in ("", "agent"):
+        raise SandboxUnavailable(f"sandbox user = {spec.user!r}: the local sandbox has none but 'agent'; use docker")
+    if spec.workdir and not spec.workdir.startswith(("/work/", "/tmp/")) and spec.workdir != "/work":
+        raise SandboxUnavailable(f"sandbox workdir = {spec.workdir!r}: locally it has to be under /work or /tmp")

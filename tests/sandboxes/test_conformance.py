@@ -147,3 +147,52 @@ def test_a_cancelled_call_leaves_a_usable_sandbox(sandbox: Any, run: Run) -> Non
 def test_a_timeout_that_is_none(timeout: float, sandbox: Any, run: Run) -> None:
     with pytest.raises(ValueError, match="timeout"):
         run(sandbox.exec("1", timeout=timeout))
+
+
+def test_a_terminal_lives_on(sandbox: Any, run: Run) -> None:
+    assert run(sandbox.terminal("mkdir sub; cd sub; X=3")).ok
+    assert run(sandbox.terminal('echo "$X" "${PWD##*/}"; cat')).stdout == "3 sub\n"
+    failed = run(sandbox.terminal("if then"))
+    assert (failed.ok, failed.exit_code) == (False, 2)
+    assert "syntax error" in failed.stderr.lower()
+    assert run(sandbox.terminal('sleep 50 & echo "it\'s" begun')).stdout == "it's begun\n"
+    assert run(sandbox.terminal("cat <<'A'\nx'y\nA")).stdout == "x'y\n"
+    assert run(sandbox.terminal("(exit 7)")).exit_code == 7
+    ended = run(sandbox.terminal("exit 4"))
+    assert (ended.exit_code, "the terminal ended" in ended.error) == (4, True)
+    assert run(sandbox.terminal('echo "$X."')).stdout == ".\n"
+    assert run(sandbox.shell('echo "$X" "${PWD##*/}"')).stdout.split() != ["3", "sub"]
+
+
+def test_a_snapshot_brings_files_back(sandbox: Any, run: Run) -> None:
+    run(sandbox.exec("x = 1; import os; os.makedirs('d'); open('d/a', 'w').write('1'); os.symlink('d/a', 'l')"))
+    taken = run(sandbox.snapshot())
+    assert run(sandbox.exec("x")).result == "1"
+    run(sandbox.exec("open('d/a', 'w').write('2'); open('b', 'w').write('3')"))
+    run(sandbox.restore(taken))
+    assert "NameError" in run(sandbox.exec("x")).error
+    assert run(sandbox.exec("import os; open('l').read(), sorted(os.listdir('.'))")).result == "('1', ['d', 'l'])"
+    with pytest.raises(SandboxFileError, match="the snapshot was not restored"):
+        run(sandbox.restore(b"no tar"))
+
+
+def test_a_working_directory(backend: Any, spec: SandboxSpec, run: Run) -> None:
+    sandbox = run(backend.create(SandboxSpec(spec.limits, files={"a": b"1"}, workdir="/work/in", setup="pwd > b")))
+    assert run(sandbox.exec("open('/work/in/a').read(), open('b').read()")).result == "('1', '/work/in\\n')"
+    assert run(sandbox.terminal("pwd")).stdout == "/work/in\n"
+    run(sandbox.close())
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "../up", "a/../../b"])
+def test_paths_that_are_none(path: str, sandbox: Any, run: Run) -> None:
+    for call in (sandbox.write_file(path, b""), sandbox.read_file(path)):
+        with pytest.raises(SandboxFileError, match="not a path of the sandbox"):
+            run(call)
+
+
+def test_too_much_and_no_text(sandbox: Any, run: Run) -> None:
+    assert "at most 1048576" in run(sandbox.exec("#" * (100 << 20))).error
+    assert "at most 1048576" in run(sandbox.terminal("#" * (2 << 20))).error
+    assert "NUL" in run(sandbox.shell("echo \0")).error
+    assert run(sandbox.exec("1\0")).status is ExecStatus.error
+    assert run(sandbox.exec("1")).ok

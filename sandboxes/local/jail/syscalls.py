@@ -11,7 +11,8 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 # The generic table (include/uapi/asm-generic/unistd.h) is arm64's; x86-64 has its own (arch/x86/entry/syscalls).
 _GENERIC = """
-io_setup 0 io_destroy 1 io_submit 2 io_cancel 3 io_getevents 4 setxattr 5 getxattr 8 fgetxattr 10 getcwd 17 eventfd2
+io_setup 0 io_destroy 1 io_submit 2 io_cancel 3 io_getevents 4 setxattr 5 getxattr 8 lgetxattr 9 fgetxattr 10
+listxattr 11 llistxattr 12 flistxattr 13 getcwd 17 eventfd2
 19 epoll_create1 20 epoll_ctl 21 epoll_pwait 22 dup 23 dup3 24 fcntl 25 inotify_init1 26 inotify_add_watch 27
 inotify_rm_watch 28 ioctl 29 flock 32 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 statfs 43
 fstatfs 44 truncate 45 ftruncate 46 fallocate 47 faccessat 48 chdir 49 fchdir 50 fchmod 52 fchmodat 53 fchownat 54
@@ -49,7 +50,8 @@ getpeername 52 socketpair 53 setsockopt 54 getsockopt 55 clone 56 fork 57 vfork 
 capset 126 rt_sigpending 127 rt_sigtimedwait 128 rt_sigqueueinfo 129 rt_sigsuspend 130 sigaltstack 131 utime 132
 mknod 133 personality 135 statfs 137 fstatfs 138 getpriority 140 setpriority 141 sched_getparam 143
 sched_getscheduler 145 sched_get_priority_max 146 sched_get_priority_min 147 mlock 149 munlock 150 pivot_root 155
-prctl 157 arch_prctl 158 setrlimit 160 sync 162 mount 165 umount2 166 gettid 186 getxattr 191 fgetxattr 193
+prctl 157 arch_prctl 158 setrlimit 160 sync 162 mount 165 umount2 166 gettid 186 getxattr 191
+lgetxattr 192 fgetxattr 193 listxattr 194 llistxattr 195 flistxattr 196
 getdents64 217 tkill 200 time 201 futex 202 sched_setaffinity 203 sched_getaffinity 204 set_tid_address 218
 restart_syscall 219 fadvise64 221 timer_create 222 timer_settime 223 timer_gettime 224 timer_getoverrun 225
 timer_delete 226 clock_gettime 228 clock_getres 229 clock_nanosleep 230 exit_group 231 epoll_wait 232 epoll_ctl 233

@@ -10,6 +10,8 @@ import contextlib
 import io
 import linecache
 import os
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -30,12 +32,16 @@ class Worker:
 
     def __init__(self, connection: socket.socket):
         self._connection = connection
-        self._main = types.ModuleType("__main__")
-        sys.modules["__main__"] = self._main
         self._count = 0
+        self._terminal: Terminal | None = None
+        self._begin()
         self._pid = os.getpid()
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (_text(fd) for fd in (1, 2))
+
+    def _begin(self) -> None:
+        self._main = types.ModuleType("__main__")
+        sys.modules["__main__"] = self._main
 
     def run(self) -> None:
         while (frame := receive(self._connection)) is not None:
@@ -88,6 +94,28 @@ class Worker:
         code = done.returncode
         return {"status": "error" if code else "ok", "exit_code": code}, b""
 
+    def do_terminal(self, message: Mapping[str, Any], command: bytes) -> tuple[dict[str, Any], bytes]:
+        _empty()
+        if self._terminal is None:
+            self._terminal = Terminal()
+        code, ended = self._terminal.run(command)
+        if ended:
+            self._terminal = None
+        error = {"error": "the terminal ended; the next command gets a new one"} if ended else {}
+        return {"status": "error" if code or ended else "ok", "exit_code": code, **error}, b""
+
+    def do_afresh(self, message: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # all but itself and its init
+        self._terminal = None
+        self._begin()
+        return {"status": "ok"}, b""
+
+    def do_workdir(self, message: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        os.makedirs(message["path"], exist_ok=True)
+        os.chdir(message["path"])
+        return {"status": "ok"}, b""
+
     def do_write(self, message: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         os.makedirs(os.path.dirname(os.path.abspath(message["path"])), exist_ok=True)
         with open(message["path"], "wb") as file:
@@ -98,6 +126,39 @@ class Worker:
         with open(message["path"], "rb") as file:
             data = file.read(message["max_bytes"] + 1)
         return {"status": "ok"}, data
+
+
+class Terminal:
+    """A shell that lives on. It says by a pipe of its own, as descriptor 9, how each command ended."""
+
+    def __init__(self) -> None:
+        shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
+        self._ended, theirs = os.pipe()
+        self._process = subprocess.Popen(
+            [shell],
+            stdin=subprocess.PIPE,
+            close_fds=False,  # only what is marked for it is inherited; 9 is made below
+            preexec_fn=lambda: os.dup2(theirs, 9),
+        )
+        os.close(theirs)
+
+    def run(self, command: bytes) -> tuple[int | None, bool]:
+        """(exit code, whether the shell itself ended)."""
+        assert self._process.stdin is not None
+        quoted = shlex.quote(command.decode(errors="surrogateescape"))
+        # `command` keeps a syntax error from ending the shell
+        line = f"command eval {quoted} </dev/null 9>&-; echo $? >&9\n"
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode(errors="surrogateescape"))
+            self._process.stdin.flush()
+        told = b""
+        while not told.endswith(b"\n"):
+            part = os.read(self._ended, 64)
+            if not part:
+                os.close(self._ended)
+                return self._process.wait(), True
+            told += part
+        return int(told), False
 
 
 def _text(fd: int) -> io.TextIOWrapper:
