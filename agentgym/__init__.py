@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from agentgym.envs.script import call as call
     from agentgym.envs.script import say as say
     from agentgym.envs.tool_env import ToolEnv as ToolEnv
+    from agentgym.envs.verifiers.code import averify_code as averify_code
+    from agentgym.envs.verifiers.code import verify_code as verify_code
     from agentgym.rollout.parsers import parse_tool_calls as parse_tool_calls
     from agentgym.tools.decorator import StopEpisode as StopEpisode
     from agentgym.tools.decorator import ToolBusy as ToolBusy
@@ -40,6 +42,7 @@ _LAZY = {
     "ToolBusy": "agentgym.tools.decorator",
     "ToolCall": "agentgym.types",
     "ToolEnv": "agentgym.envs.tool_env",
+    "averify_code": "agentgym.envs.verifiers.code",
     "call": "agentgym.envs.script",
     "evaluate": "agentgym.trainers.api",
     "load_config": "agentgym.config",
@@ -47,6 +50,7 @@ _LAZY = {
     "say": "agentgym.envs.script",
     "tool": "agentgym.tools.decorator",
     "train": "agentgym.trainers.api",
+    "verify_code": "agentgym.envs.verifiers.code",
 }
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from agentgym.execution import Capabilities, ExecResult, SandboxSpec
 from agentgym.types import (
@@ -283,6 +283,10 @@ class Sandbox(Protocol):
     async def close(self) -> None:
         """End the session; again does nothing."""
         ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 class SandboxBackend(Protocol):

@@ -118,6 +118,5 @@ def _places(packages: bool) -> dict[str, Any]:
     path: list[str] = []
     if packages:
         path = [entry for entry in sys.path if os.path.basename(entry) in ("site-packages", "dist-packages")]
-        binds += path
     programs = f"{os.path.realpath(sys.base_prefix)}/bin:/usr/local/bin:/usr/bin:/bin"
     return {"binds": list(dict.fromkeys(binds)), "path": path, "forget": [FOLDER], "env_path": programs}

@@ -31,16 +31,17 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str = ""
     call("mount", source.encode(), target.encode(), kind.encode() if kind else None, flags, data.encode() or None)
 
 
-def build_root(binds: Sequence[str]) -> bool:
+def build_root(binds: Sequence[str], moved: Mapping[str, str]) -> bool:
     """Leave the machine's file system for a read-only one of `binds`, the system's programs and a few devices.
 
+    `moved`: folders that are found under another path there, as a session's own disk may lie over theirs.
     As root the walls are built with root's rights, which are then given up for `nobody`'s; as an ordinary user inside
     a user namespace of one's own. Returns whether it was the former.
     """
     privileged = _leave()
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     # opened before the stage covers anything, in this mount namespace, so that any path may be bound
-    opened = {path: os.open(path, os.O_PATH) for path in _sources(binds)}
+    opened = {path: os.open(path, os.O_PATH) for path in [*_sources(binds), *moved]}
     mount("none", _STAGE, "tmpfs", MS_NOSUID, "size=1m,mode=0755")
     for name in ("proc", "dev", "dev/shm", "etc", "tmp", WORK[1:], "run"):
         os.makedirs(f"{_STAGE}/{name}", 0o755)
@@ -48,7 +49,12 @@ def build_root(binds: Sequence[str]) -> bool:
         if os.path.islink(path):
             os.symlink(os.readlink(path), _STAGE + path)
         elif path != "/proc":
-            _bind(fd, _STAGE + path, os.path.isdir(f"/proc/self/fd/{fd}"), devices=path.startswith("/dev/"))
+            _bind(
+                fd,
+                _STAGE + moved.get(path, path),
+                os.path.isdir(f"/proc/self/fd/{fd}"),
+                devices=path.startswith("/dev/"),
+            )
     for name, text in _ACCOUNTS.items():
         with open(f"{_STAGE}/etc/{name}", "w") as file:
             file.write(text)

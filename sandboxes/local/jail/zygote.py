@@ -41,11 +41,11 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     host = socket.socket(fileno=config["fd"])
     try:
-        sys.path += config["path"]
-        for name in config["preload"]:
+        packages = {path: f"/packages/{i}" for i, path in enumerate(config["path"])}
+        walls.build_root(config["binds"], packages)
+        sys.path[:] = [*(path for path in sys.path if path not in config["forget"]), *packages.values()]
+        for name in config["preload"]:  # behind the walls already, and from where sessions will find the rest of them
             importlib.import_module(name)
-        sys.path[:] = [path for path in sys.path if path not in config["forget"]]
-        walls.build_root(config["binds"])
         program = seccomp.prepare()
     except Exception as e:
         host.send(json.dumps({"error": f"{type(e).__name__}: {e}"}).encode())
