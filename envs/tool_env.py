@@ -19,13 +19,14 @@ from agentgym.envs.script import replay
 from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split, task_from_row
 from agentgym.errors import ConfigError, EnvFault, boundary
 from agentgym.protocols import Policy, Start, Step
+from agentgym.sandboxes.backends import check_settings
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import Episode, ToolResult
 from agentgym.tools.toolset import ToolSet
 from agentgym.types import Message, Outcome, StopReason, Task, ToolCall
 
 _LIMITS = ("max_turns", "max_tool_calls", "max_parse_errors", "timeout")
-_OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format")
+_OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format", "sandbox")
 
 
 class ToolEnv(TextEnv):
@@ -71,6 +72,9 @@ class ToolEnv(TextEnv):
     """Malformed messages in a row that end an episode; 0: no limit."""
     timeout: float = 0.0
     """Seconds of an episode; 0: no limit."""
+    sandbox: Mapping[str, Any] = {}
+    """The episodes' sandboxes: `backend` (default "local"), `at_once` (how many), and fields of `SandboxSpec` and
+    `SandboxLimits`. A task's metadata may say more under `sandbox`."""
     success: float = 1.0
     """Total reward from which on the outcome is correct."""
     holdout: float = 0.125
@@ -113,6 +117,8 @@ class ToolEnv(TextEnv):
             limit = getattr(self, name)
             if not isinstance(limit, int | float) or limit < 0:
                 raise ConfigError(f"{type(self).__name__}: {name} must be a number from 0 on, got {limit!r}")
+        if self.sandbox:
+            check_settings(self.sandbox)
 
     def _make_rubric(self) -> Rubric:
         reward, weights = self._scoring
@@ -170,11 +176,15 @@ class ToolEnv(TextEnv):
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start:
         """Start an episode. options: `task_id`, `index` or `task`, and `split`; else a task is drawn at random."""
         super(TextEnv, self).reset(seed=seed)
+        if self.episode is not None:
+            await self.episode.release()  # of one that was never ended
         task = self._choose(options or {})
         prompt = (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt
         if self.system and not any(message.role == "system" for message in prompt):
             prompt = (Message("system", self.system), *prompt)
         self.episode = episode = Episode(task, self.np_random, list(prompt), self.toolset.schemas)
+        if self.sandbox or "sandbox" in task.metadata:
+            episode.sandbox_settings = {**self.sandbox, **task.metadata.get("sandbox", {})}
         self._ended = False
         self._paid = {}
         began = perf_counter()
@@ -216,6 +226,8 @@ class ToolEnv(TextEnv):
     async def aclose(self) -> None:
         """Let go of the episode under way; may be called again."""
         self._ended = True
+        if self.episode is not None:
+            await self.episode.release()
 
     def _needs_loop(self) -> bool:
         own = type(self)
@@ -274,8 +286,11 @@ class ToolEnv(TextEnv):
     ) -> Step:
         began = perf_counter()
         rubric = self.rubric
-        turn = await self._pay_turn(episode, message) if message is not None and rubric.has_turns else 0.0
-        values = await rubric.score_end(episode.task, episode.answer, episode)
+        try:
+            turn = await self._pay_turn(episode, message) if message is not None and rubric.has_turns else 0.0
+            values = await rubric.score_end(episode.task, episode.answer, episode)
+        finally:
+            await episode.release()
         components = {**self._paid, **values}
         self._ended = True
         self.timing["reward"] += perf_counter() - began

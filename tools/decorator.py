@@ -22,7 +22,11 @@ MAX_OUTPUT = 8000
 """Characters of a tool's answer; what is cut is marked."""
 
 
-class ToolBusy(Exception):
+class ToolFailed(Exception):
+    """Raise it in a tool that failed for a reason of the model's: its text is the whole observation."""
+
+
+class ToolBusy(ToolFailed):
     """Raise it in a tool that cannot serve now: its text (default "busy") is the whole observation."""
 
     def __init__(self, text: str = "busy"):
@@ -167,4 +171,4 @@ def tool(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return lambda function: FunctionTool(function, **options)
 
 
-__all__ = ["MAX_OUTPUT", "BadArguments", "FunctionTool", "StopEpisode", "ToolBusy", "tool"]
+__all__ = ["MAX_OUTPUT", "BadArguments", "FunctionTool", "StopEpisode", "ToolBusy", "ToolFailed", "tool"]

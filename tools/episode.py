@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from agentgym.protocols import Sandbox
+from agentgym.tools.driving import checkpoint
 from agentgym.types import Message, Task, ToolCall
 
 
@@ -46,6 +49,32 @@ class Episode:
     metrics: dict[str, float] = field(default_factory=dict)
     parse_errors: int = 0
     """Malformed messages in a row."""
+    sandbox_settings: Mapping[str, Any] = field(default_factory=dict)
+    """The env's, with those of the task over them: `backend`, `at_once`, and fields of a sandbox spec."""
+    _sandbox: Sandbox | None = None
+    _opening: asyncio.Lock | None = None
+
+    async def sandbox(self) -> Sandbox:
+        """The episode's own sandbox, made at the first call and closed at the end of the episode."""
+        if self._sandbox is not None:
+            return self._sandbox
+        from agentgym.sandboxes import make_spec, shared_pool
+
+        await checkpoint()
+        self._opening = self._opening or asyncio.Lock()
+        async with self._opening:  # parallel tools may ask at once
+            if self._sandbox is None:
+                settings = dict(self.sandbox_settings)
+                pool = shared_pool(settings.pop("backend", "local"), settings.pop("at_once", None))
+                self._sandbox = await pool.create(make_spec(**settings))
+        return self._sandbox
+
+    async def release(self) -> None:
+        """Give the sandbox back, where there is one."""
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            await checkpoint()
+            await sandbox.close()
 
     def tag(self, name: str) -> None:
         """Add a tag once."""

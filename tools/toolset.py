@@ -12,12 +12,17 @@ from typing import Any
 from agentgym.errors import AgentGymError, ToolError
 from agentgym.protocols import Tool
 from agentgym.tools.arguments import BadArguments
-from agentgym.tools.decorator import FunctionTool, StopEpisode, ToolBusy
+from agentgym.tools.decorator import FunctionTool, StopEpisode, ToolFailed
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import ToolResult
 from agentgym.types import ToolCall
 
-_BUILT_IN = {"calculator": "agentgym.tools.calculator:calculator"}
+_BUILT_IN = {
+    "calculator": "agentgym.tools.calculator:calculator",
+    "python": "agentgym.tools.python:python",
+    "shell": "agentgym.tools.shell:shell",
+    **{name: f"agentgym.tools.files:{name}" for name in ("read_file", "write_file", "edit_file", "list_files")},
+}
 
 
 class ToolSet:
@@ -88,8 +93,8 @@ class ToolSet:
             raise
         except StopEpisode as stop:
             return ToolResult(call, str(stop), False, True)
-        except ToolBusy as busy:
-            return ToolResult(call, str(busy), True)
+        except ToolFailed as failed:
+            return ToolResult(call, str(failed), True)
         except (BadArguments, TimeoutError) as e:
             return ToolResult(call, f"error: {e}", True)
         except Exception as e:

@@ -6,7 +6,7 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 _CLOSE = """
 import math
@@ -31,7 +31,7 @@ class CodeProblem:
     id: str
     prompt: str
     tests: Sequence[Any]
-    kind: str = "function"
+    kind: Literal["function", "stdio", "pytest"] = "function"
     entry_point: str = ""
     solution: str = ""
     """A program that passes, where the row has one."""
