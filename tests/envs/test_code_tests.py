@@ -11,17 +11,13 @@ import pytest
 
 import agentgym
 from agentgym.envs.code_tests import handed_in
+from agentgym.envs.script import call
 from agentgym.errors import DataError, EpisodeFault
 from agentgym.tools.driving import drive
-from agentgym.types import Message, Outcome, ToolCall
+from agentgym.types import Message, Outcome
 
 STDIO = {"id": "s", "question": "Double it.", "tests": [{"input": "2", "output": "4"}, {"input": "5", "output": "10"}]}
-MBPP = {
-    "task_id": 7,
-    "text": "Add one.",
-    "test_list": ["assert f(1) == 2", "assert f(2) == 3"],
-    "code": "def f(x): return x + 1",
-}
+MBPP = {"task_id": 7, "text": "Add one.", "test_list": ["assert f(1) == 2", "assert f(2) == 3"]}
 
 
 @pytest.mark.parametrize(
@@ -54,13 +50,9 @@ def test_write_try_mend_hand_in(tmp_path: Path) -> None:
     start = drive(env.areset(seed=0))
     assert "assert f(1) == 2" in start.messages[-1].text
     assert "assert f(2)" not in start.messages[-1].text
-    tried = say_all(
-        env, Message("assistant", "", tool_calls=(ToolCall("c", "run_tests", {"code": "def f(x): return x"}),))
-    )
+    tried = say_all(env, call("run_tests", "c", code="def f(x): return x"))
     assert tried.messages[0].text == "failed: AssertionError at: assert f(1) == 2"
-    tried = say_all(
-        env, Message("assistant", "", tool_calls=(ToolCall("d", "run_tests", {"code": "def f(x): return 2"}),))
-    )
+    tried = say_all(env, call("run_tests", "d", code="def f(x): return 2"))
     assert tried.messages[0].text == "passed"
     end = say_all(env, Message("assistant", "```python\ndef f(x): return 2\n```"))
     assert (end.reward, end.components["passed"], end.outcome) == (0.0, 0.5, Outcome.incorrect)
@@ -73,7 +65,7 @@ def test_write_try_mend_hand_in(tmp_path: Path) -> None:
 def test_programs_of_stdin_and_stdout(tmp_path: Path) -> None:
     env = agentgym.make_env("agentgym/CodeTests-v0", data=write(tmp_path, STDIO))
     drive(env.areset(seed=0))
-    unseen = say_all(env, Message("assistant", "", tool_calls=(ToolCall("c", "run_tests", {"code": "1"}),)))
+    unseen = say_all(env, call("run_tests", code="1"))
     assert "no test to see" in unseen.messages[0].text
     assert say_all(env, Message("assistant", "```python\nprint(int(input()) * 2)\n```")).reward == 1.0
 

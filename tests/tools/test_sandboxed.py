@@ -54,11 +54,8 @@ def test_python(env: ToolEnv) -> None:
 
 def test_shell_and_files(env: ToolEnv) -> None:
     assert use(env, "shell", command="mkdir d; cd d; echo hi > a") == "(no output)"
-    assert use(env, "shell", command="cat a; cat b").splitlines() == [
-        "hi",
-        "cat: b: No such file or directory",
-        "[exit code 1]",
-    ]
+    lines = use(env, "shell", command="cat a; cat b").splitlines()
+    assert lines == ["hi", "cat: b: No such file or directory", "[exit code 1]"]
     assert use(env, "write_file", path="d/f.txt", text="one\ntwo\nthree\n") == "wrote 14 bytes to d/f.txt"
     assert use(env, "read_file", path="d/f.txt") == "1\tone\n2\ttwo\n3\tthree"
     assert use(env, "read_file", path="d/f.txt", first=2, lines=1) == "2\ttwo\n[1 more lines]"
