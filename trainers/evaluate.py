@@ -27,7 +27,7 @@ from agentgym.trainers.rollouts import make_rollouts
 from agentgym.types import GroupRequest
 
 HOPELESS = 2
-"""So many times the episodes under way, failing one after the other with nothing scored, say that the endpoint is down."""
+"""An endpoint is down when so many times the episodes under way have failed, one after the other."""
 
 
 def plan_evaluation(

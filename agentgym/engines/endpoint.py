@@ -202,8 +202,8 @@ def _client_options(url: str, key: str, timeout: float, connections: int) -> dic
         "timeout": timeout,
         "headers": {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})},
         "limits": httpx.Limits(max_connections=connections),
-        "trust_env": httpx.URL(url).host
-        not in ("localhost", "127.0.0.1", "::1"),  # no proxy leads back to this machine
+        # no proxy leads back to this machine
+        "trust_env": httpx.URL(url).host not in ("localhost", "127.0.0.1", "::1"),
     }
 
 
