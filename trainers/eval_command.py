@@ -254,8 +254,7 @@ def _show(given: Options, figures: Mapping[str, Any], tables: Sequence[Table], p
     else:
         console = Console()
         for table in tables:
-            console.print()
-            console.print(table.rich())
+            table.show(console)
         if given.to_json is not None:
             write_json(Path(given.to_json), figures)
     if given.to_markdown is not None:

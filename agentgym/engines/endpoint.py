@@ -137,7 +137,7 @@ class ChatEndpoint:
     def _read(self, response: httpx.Response) -> ChatAnswer:
         try:
             answer = read_answer(response.json())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
             raise _Passing(f"the answer is no chat completion: {e or type(e).__name__}") from None
         self.stats["tokens"] += answer.tokens or 0
         return answer

@@ -148,12 +148,16 @@ def verdict(found: Mapping[str, Any]) -> str:
     """What the comparison says, in a sentence."""
     p, difference = found["p"], found["difference"]
     if p >= LEVEL:
-        return f"No difference that could not be chance (p = {p_value(p)})."
-    return f"B is {'better' if difference > 0 else 'worse'} than A by {points(abs(difference))} (p = {p_value(p)})."
+        return f"No difference that could not be chance ({p_value(p, 'p ')})."
+    word = "better" if difference > 0 else "worse"
+    return f"B is {word} than A by {points(abs(difference))} ({p_value(p, 'p ')})."
 
 
-def p_value(p: float) -> str:
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+def p_value(p: float, name: str = "") -> str:
+    """0.0123, or < 0.0001; with a `name` before it: p = 0.0123."""
+    if p < 0.0001:
+        return f"{name}< 0.0001"
+    return f"{name}= {p:.4f}" if name else f"{p:.4f}"
 
 
 def points(difference: float) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from agentgym.errors import DataError, RunError
 from agentgym.evals.plan import Evaluation, dump_plan, load_plan
 from agentgym.evals.rows import EvalRow, Key, row_from_json
-from agentgym.rollout.record import read_rows, to_row
+from agentgym.rollout.record import to_line, to_row
 from agentgym.run_folder import RunFolder
 from agentgym.types import Trajectory
 
@@ -59,10 +59,10 @@ class EvalFolder:
     def mend(self, *, retry_unscored: bool = False) -> None:
         """Take away lines that a kill cut short, and trajectories without a row; `retry_unscored`: unscored ones too,
         which are then missing and played again."""
-        rows = self._whole_rows()
+        rows = self.rows()
         if retry_unscored:
             rows = {key: row for key, row in rows.items() if row.scored}
-        lines = "".join(json.dumps(row.to_json()) + "\n" for row in rows.values())
+        lines = b"".join(to_line(row.to_json()) for row in rows.values())
         self._files.write_file(EPISODES, lambda file: _write(file, lines))
         played = {(row.env, row.task_id, row.sample) for row in rows.values()}
         for name, file_name in self._names.items():
@@ -76,10 +76,12 @@ class EvalFolder:
     def rows(self) -> dict[Key, EvalRow]:
         """The episodes recorded so far; raises `DataError` naming the line that is none."""
         path, rows = self.path / EPISODES, {}
-        for number, row in read_rows(path) if path.exists() else ():
+        content = path.read_bytes() if path.exists() else b""
+        whole = content.split(b"\n")[:-1]  # what follows the last end of line is a line that a kill cut short
+        for number, line in enumerate(whole, 1):
             try:
-                made = row_from_json(row)
-            except ValueError as e:
+                made = row_from_json(json.loads(line))
+            except (ValueError, TypeError) as e:
                 raise DataError(f"{path}:{number}: {e}") from None
             rows[made.key] = made
         wanted = set(self.plan.keys)
@@ -88,14 +90,6 @@ class EvalFolder:
     def write_report(self, report: Mapping[str, Any], markdown: str) -> None:
         self._files.write_file("report.json", lambda file: _write(file, json.dumps(report, indent=2) + "\n"))
         self._files.write_file("report.md", lambda file: _write(file, markdown))
-
-    def _whole_rows(self) -> dict[Key, EvalRow]:
-        path = self.path / EPISODES
-        content = path.read_bytes() if path.exists() else b""
-        if content and not content.endswith(b"\n"):  # the line that a kill cut short
-            whole = content[: content.rfind(b"\n") + 1].decode()
-            self._files.write_file(EPISODES, lambda file: _write(file, whole))
-        return self.rows()
 
     def _mend_trajectories(self, file_name: str, env: str, played: Iterable[tuple[str, str, int]]) -> None:
         path, kept = self.path / file_name, []
@@ -110,7 +104,7 @@ class EvalFolder:
                     stands = False
                 if stands:
                     kept.append(line)
-        self._files.write_file(file_name, lambda file: _write(file, b"".join(kept).decode()))
+        self._files.write_file(file_name, lambda file: _write(file, b"".join(kept)))
 
 
 def default_out(names: Iterable[str], root: str = "runs") -> str:
@@ -133,5 +127,5 @@ def file_names(names: Iterable[str]) -> list[str]:
     return made
 
 
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
+def _write(file: Path, content: str | bytes) -> None:
+    file.write_bytes(content.encode() if isinstance(content, str) else content)

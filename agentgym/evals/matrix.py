@@ -112,5 +112,5 @@ def matrix_notes(matrix: Mapping[str, Any]) -> list[str]:
                 if change and change["p"] < LEVEL:
                     better = "better" if change["difference"] > 0 else "worse"
                     by = f"{100 * abs(change['difference']):.1f} points"
-                    notes.append(f"{row['model']} is {better} {word} on {env} by {by} (p = {p_value(change['p'])})")
+                    notes.append(f"{row['model']} is {better} {word} on {env} by {by} ({p_value(change['p'], 'p ')})")
     return notes

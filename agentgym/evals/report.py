@@ -75,7 +75,8 @@ def _lines(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str
     def line(label: str, show: Callable[[Any], str], key: str) -> tuple[str, list[str]]:
         return label, [show(figures.get(key)) for figures in columns.values()]
 
-    passes = {key: None for figures in columns.values() for key in figures if key.startswith(("pass@", "pass^"))}
+    found = {key for figures in columns.values() for key in figures if key.startswith(("pass@", "pass^"))}
+    passes = sorted(found, key=lambda key: (key[4], int(key[5:])))
     return [
         line("success, mean over tasks", percent, "success"),
         line("  95% interval", _interval, "success_ci"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,18 @@ class Table:
         lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in self.rows]
         return "\n".join(lines) + "\n"
 
-    def rich(self) -> RichTable:
+    def show(self, console: Console) -> None:
+        """On the terminal, the title above it."""
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            title=Text(self.title, style="bold"), title_justify="left", box=None, pad_edge=False, header_style="bold"
-        )
+        table = RichTable(box=None, pad_edge=False, header_style="bold")
         for i, column in enumerate(self.columns):
             table.add_column(Text(column), style="cyan" if i == 0 else None, justify="left" if i == 0 else "right")
         for row in self.rows:
             table.add_row(*[Text(cell) for cell in row])
-        return table
+        console.print(Text(f"\n{self.title}", style="bold"), soft_wrap=True)
+        console.print(table)
 
 
 def _cell(text: str) -> str:
