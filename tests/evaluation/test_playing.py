@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agentgym.errors import CompareError, ConfigError, RunError
 from agentgym.evals.compare import compare, load_side
 from agentgym.evals.folder import EvalFolder, file_names
 from agentgym.evals.matrix import make_matrix
+from agentgym.rollout.record import read_trajectories
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.api import resume_evaluation
 
@@ -44,9 +46,10 @@ def timeless(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def episodes(folder: Path) -> dict[Any, Any]:
-    from dataclasses import replace
-
-    return {key: replace(row, seconds=0.0) for key, row in EvalFolder.open(folder).rows().items()}
+    """Rows by key, and the tokens of every episode by its id; without times."""
+    rows = {key: replace(row, seconds=0.0) for key, row in EvalFolder.open(folder).rows().items()}
+    (file,) = (folder / "trajectories").iterdir()
+    return {**rows, **{t.id: [turn.completion.ids.tolist() for turn in t.turns] for t in read_trajectories(file)}}
 
 
 @pytest.fixture(scope="module")
