@@ -72,7 +72,7 @@ def plan_evaluation(
     return Evaluation(
         model=model,
         path=path,
-        seed=next(s for s in (seed, suite.seed, config.eval.seed) if s is not None),
+        seed=next(s for s in (suite.seed, seed, config.eval.seed) if s is not None),
         temperature=temperature if suite.temperature is None else suite.temperature,
         greedy=greedy,
         envs=tuple(plans),
