@@ -20,7 +20,7 @@ from agentgym.arguments import config_table, env_keys, settings, shorthand, spli
 from agentgym.config import Config, load_config, recipe_for
 from agentgym.errors import ConfigError
 from agentgym.report.progress import duration
-from agentgym.report.summary import headline, write_json
+from agentgym.report.summary import headline
 from agentgym.report.terminal import mendable, quiet_libraries, reporting, resumable
 from agentgym.run_folder import RunFolder, model_path
 
@@ -199,48 +199,61 @@ def sft(
 @command("eval")
 def evaluate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model folder or id, or a run folder.")],
-    env: EnvOption = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL|RUN|URL", help="A model folder or id, a run, an endpoint.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", help="Environment: an id, or [bold]path.py:name[/]; may be repeated.")
+    ] = None,
+    suite: Annotated[str | None, typer.Option("--suite", metavar="FILE", help="Environments in a TOML file.")] = None,
     tasks: Annotated[int, typer.Option("--tasks", min=1, help="Held-out tasks.")] = 400,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Episodes of each task.")] = 1,
+    k: Annotated[str | None, typer.Option("--k", metavar="K,...", help="For pass@k, pass^k; none: 1, 2, 4 ...")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token instead of sampling.")] = False,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling.")] = 1.0,
     data: DataOption = None,
     reward: RewardOption = None,
     tools: ToolsOption = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the episodes.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the episodes.")] = None,
     recipe: RecipeOption = None,
+    endpoint_model: Annotated[str | None, typer.Option("--endpoint-model", help="Name of the model at a URL.")] = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Folder; none: runs/eval-...")] = None,
+    resume: Annotated[str | None, typer.Option("--resume", metavar="DIR", help="Go on with an evaluation.")] = None,
+    retry_unscored: Annotated[
+        bool, typer.Option("--retry-unscored", help="With --resume: play unscored episodes again.")
+    ] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Two evaluations' folders: --compare A B.")] = False,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Several models on each environment.")] = False,
+    minimum: Annotated[
+        list[str] | None, typer.Option("--min", metavar="FIGURE=X", help="Exit with 1 below: success=0.9, pass@4=0.5.")
+    ] = None,
     to_json: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the figures; - is stdout.")
     ] = None,
+    to_markdown: Annotated[str | None, typer.Option("--markdown", metavar="FILE", help="Write a page.")] = None,
 ) -> None:
     """Play held-out tasks with a model and report its success.
 
     \b
     agentgym eval runs/store-v0-20260801-120000        # the run's env and settings
     agentgym eval DIR --env mine.py:MyEnv --tasks 200 --samples 4 --json out.json
-    """
-    config = settings(model, recipe, env, data, reward, tools, context.obj)
-    from agentgym.trainers.api import evaluate as run
+    agentgym eval http://127.0.0.1:8000/v1 --env agentgym/Store-v0 --min success=0.9
+    agentgym eval DIR --suite suite.toml --out runs/eval-a
+    agentgym eval --resume runs/eval-a                 # after a kill: the same numbers
+    agentgym eval --compare runs/eval-a runs/eval-b    # paired, with a test
+    agentgym eval --matrix RUN1 RUN2 --env A --env B   # does training on A help on B?
 
-    with reporting(config, f"evaluating {model} on {config.env.id or 'the tasks given'}", to_json == "-") as reporter:
-        figures = run(
-            model_path(model),
-            config.env,
-            tasks=tasks,
-            samples=samples,
-            temperature=temperature,
-            greedy=greedy,
-            seed=config.eval.seed if seed is None else seed,
-            reporter=reporter,
-            config=config,
+    The key of an endpoint is read from OPENAI_API_KEY. Exit code: 0; 1 below a --min; 2 for what you can mend.
+    """
+    from agentgym.trainers.eval_command import Options, main
+
+    options = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
+    main(
+        Options(
+            **{**options, "models": models or (), "envs": env or (), "minimums": minimum or ()},
+            overrides=tuple(context.obj or ()),
         )
-        if to_json != "-":
-            reporter.result("held-out success", figures)
-    if to_json == "-":
-        print(json.dumps(figures, indent=2))
-    elif to_json is not None:
-        write_json(Path(to_json), figures)
+    )
 
 
 @command("play")

@@ -43,6 +43,8 @@ class RunConfig(Section):
 class EnvConfig(Section):
     id: str = "agentgym/Store-v0"
     """Environment id or `path.py:name`."""
+    name: str = ""
+    """What reports call it; empty: its id. Needed where one id is played with several arguments."""
     data: str = ""
     """A JSONL file of tasks, in place of the env's generated ones."""
     reward: str = ""
@@ -87,6 +89,19 @@ class EngineConfig(Section):
     """`cpu`, `cuda`, `cuda:1`; auto: a GPU where there is one."""
     threads: int = Field(1, ge=1)
     """Intra-op threads on a CPU."""
+
+
+class EndpointConfig(Section):
+    model: str = ""
+    """Name of the model there; empty: the only one that the endpoint lists."""
+    timeout: float = Field(60.0, gt=0)
+    """Seconds that one request may take."""
+    retries: int = Field(4, ge=0)
+    """Further attempts where a request timed out, was refused for its rate (429), or the server failed (5xx)."""
+    tools: Literal["native", "text"] = "native"
+    """`native`: tools and calls in the protocol's own fields; `text`: described and written in the text."""
+    concurrency: int = Field(16, ge=1)
+    """Episodes under way at once."""
 
 
 class RolloutConfig(Section):
@@ -208,6 +223,7 @@ class Config(Section):
     envs: list[EnvConfig] = Field(default_factory=list)
     model: ModelConfig = Field(default_factory=ModelConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
+    endpoint: EndpointConfig = Field(default_factory=EndpointConfig)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)

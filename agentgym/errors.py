@@ -6,6 +6,8 @@
     │   ├── DataError        a file or row of data (file and line are named)
     │   ├── ModelError       a model folder or id
     │   ├── RunError         a run folder
+    │   ├── CompareError     two evaluations that did not play the same
+    │   ├── EvaluationError  an evaluation of which nothing could be scored
     │   └── ToolError        a tool that cannot be registered as written
     └── EpisodeFault         an episode that could not be played or scored; recorded, never reward 0
         ├── EnvFault  ToolFault  SandboxFault  VerifierFault  EngineFault  TimeoutFault
@@ -42,6 +44,14 @@ class ModelError(UserError):
 
 class RunError(UserError):
     """A run folder."""
+
+
+class CompareError(UserError):
+    """Two evaluations that cannot be compared, for they did not play the same."""
+
+
+class EvaluationError(UserError):
+    """An evaluation of which nothing could be scored: the text says what went wrong most often."""
 
 
 class ToolError(UserError):

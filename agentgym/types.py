@@ -207,13 +207,20 @@ class SamplingParams:
 class Completion:
     """What an engine sampled: three arrays of shape [T], the stop token included where there is one.
 
-    `logprobs` are natural logs under the sampling distribution; `versions` are policy versions, one per token.
+    `logprobs` are natural logs under the sampling distribution; `versions` are policy versions, one per token. Where an
+    endpoint sampled, the arrays are empty and `count` is the number of tokens, None if it did not say.
     """
 
     ids: Ids
     logprobs: Floats
     versions: Ids
     finish_reason: FinishReason = "stop"
+    count: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many were sampled, as far as is known."""
+        return len(self.ids) if self.count is None else self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,12 +277,15 @@ class Trajectory:
 
     @property
     def sampled_tokens(self) -> int:
-        return sum(len(turn.completion.ids) for turn in self.turns)
+        return sum(turn.completion.tokens for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRequest:
-    """Asks a rollout worker to play one task `size` times. In training `id` is `epoch:task_id`."""
+    """Asks a rollout worker to play one task `size` times, as its episodes `first`, `first + 1`, ...
+
+    In training `id` is `epoch:task_id`. An episode depends on `seed`, `id` and its number, on nothing else.
+    """
 
     id: str
     env_id: str
@@ -285,6 +295,7 @@ class GroupRequest:
     seed: int
     temperature: float = 1.0
     split: Literal["train", "test"] = "train"
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

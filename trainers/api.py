@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentgym.arguments import settings
 from agentgym.config import Config, EnvConfig, load_config, recipe_for
 from agentgym.errors import ConfigError, UserError
+from agentgym.evals.folder import EvalFolder
+from agentgym.evals.plan import Evaluation, Suite
 from agentgym.event_loop import outside_event_loop
 from agentgym.protocols import Reporter
 from agentgym.report.console import make_reporter
-from agentgym.run_folder import RunFolder, model_path
+from agentgym.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from agentgym.trainers.session import Session
@@ -80,60 +83,86 @@ def sft(
 @outside_event_loop()
 def evaluate(
     model: str,
-    env: str | EnvConfig | None = None,
+    env: str | EnvConfig | Sequence[str | EnvConfig] | None = None,
     *,
     tasks: int = 400,
     samples: int = 1,
     temperature: float = 1.0,
     greedy: bool = False,
     seed: int | None = None,
+    k: Sequence[int] = (),
+    minimums: Mapping[str, float] | None = None,
+    suite: Suite | None = None,
+    out: str | None = None,
     config: Config | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Play held-out tasks of `env` with a model folder, Hugging Face id or run folder, and return its success.
+    """Play held-out tasks with a model and return its report.
 
-    env: an id or `path.py:name`; None: the run's own. tasks: at most so many; samples: episodes of each. The figures
-    are those of summary.json's `after`, with `pass@k` (share of tasks solved in k = samples tries) and `stderr` (the
-    standard error of the success rate, clustered by task). Raises `UserError`s.
+    model: a model folder, Hugging Face id, run folder, or the URL of an OpenAI-compatible endpoint (its key is read
+    from OPENAI_API_KEY). env: an id or `path.py:name`, or several; None: the run's own. tasks: at most so many of each;
+    samples: episodes of each task. k: for pass@k and pass^k (none: 1, 2, 4, ... samples). minimums: figures that the
+    report is held to later. suite: environments with numbers of their own, in place of `env`. out: a folder that keeps
+    episodes and report and can be gone on with (`resume_evaluation`).
+
+    The report has the figures of summary.json's `after` and those of `evals.figures.env_figures`; with several
+    environments their mean, and each one's under `envs`. Raises `UserError`s.
     """
-    from agentgym.rollout.worker import WorkerSpec, env_factory
-    from agentgym.trainers import evaluation
-    from agentgym.trainers.rollouts import make_rollouts
+    from agentgym.trainers.evaluate import plan_evaluation
 
+    several = isinstance(env, Sequence) and not isinstance(env, str)
+    envs: list[Any] = list(suite.env if suite else env) if several or suite else [env]  # type: ignore[arg-type]
     if config is None:
-        chosen = env.id if isinstance(env, EnvConfig) else env
-        config = settings(model, None, chosen, None, None, None, [])
-    if isinstance(env, EnvConfig):
-        config.env = env
-    chosen_set = evaluation.eval_set(config.env.id, env_factory(config)(config.env.id), tasks)
-    plan = evaluation.EvalPlan((chosen_set,), config.eval.seed if seed is None else seed, temperature, samples)
+        first = None if suite else envs[0].id if isinstance(envs[0], EnvConfig) else envs[0]
+        config = load_config(_own_config(model)) if suite else settings(model, None, first, None, None, None, [])
+    known = {spec.id: spec for spec in config.all_envs}
+    chosen = [known.get(e) or EnvConfig(id=e) if isinstance(e, str) else e or config.env for e in envs]
+    plan = plan_evaluation(
+        model,
+        config,
+        chosen,
+        tasks=tasks,
+        samples=samples,
+        temperature=temperature,
+        greedy=greedy,
+        seed=seed,
+        ks=k,
+        minimums=minimums,
+        suite=suite,
+    )
+    return _evaluate(plan, EvalFolder.create(out, plan) if out else None, reporter)
+
+
+@outside_event_loop()
+def resume_evaluation(folder: str, *, retry_unscored: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Play what an evaluation's folder lacks, and return its report: the numbers of one that was never interrupted.
+
+    retry_unscored: episodes that could not be played or scored are missing too. Raises `UserError`s.
+    """
+    opened = EvalFolder.open(folder)
+    opened.mend(retry_unscored=retry_unscored)
+    return _evaluate(opened.plan, opened, reporter)
+
+
+def _evaluate(plan: Evaluation, folder: EvalFolder | None, reporter: Reporter | None) -> dict[str, Any]:
+    from agentgym.trainers.evaluate import run_evaluation
+
     own = reporter is None
-    reporter = reporter or make_reporter(config.run.live)
-    played: list[Any] = []
-
-    def seen(trajectories: Any) -> None:
-        played.extend(trajectories)
-        reporter.advance(len(played), success=evaluation.shown(evaluation.success(played)))
-
-    rollouts = make_rollouts(WorkerSpec(config, model_path(model)))
+    reporter = reporter or make_reporter(plan.config.run.live)
     try:
-        rollouts.ready()
-        reporter.stage("evaluate", plan.episodes, "episodes")
-        evaluation.play_held_out(rollouts, plan, greedy=greedy, played=seen)
-        if remark := evaluation.unscored_remark(played):
-            reporter.note(remark)
+        report = run_evaluation(plan, reporter, folder)
+        if cause := report["unscored_cause"]:
+            reporter.note(f"{report['unscored']} of {report['n']} episodes are unscored; most often: {cause}")
+        return report
     finally:
-        rollouts.close()
         if own:
             reporter.close()
-    figures = evaluation.report([], played) if greedy else evaluation.report(played, [])
-    return {
-        "model": model,
-        "env": config.env.id,
-        "split": chosen_set.split,
-        **figures,
-        **evaluation.report_tasks(played),
-    }
+
+
+def _own_config(model: str) -> Path | None:
+    """The configuration of a run; None for what is no run."""
+    found = Path(model).expanduser() / "config.toml"
+    return found if found.is_file() else None
 
 
 def _build(session: Session, new: RunFolder | None) -> None:

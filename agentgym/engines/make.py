@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 from agentgym.config import Config
 from agentgym.errors import ConfigError
 from agentgym.protocols import Engine
+
+if TYPE_CHECKING:
+    from agentgym.engines.endpoint import ChatEndpoint
 
 
 def pick_device(device: str) -> str:
@@ -47,3 +51,18 @@ def make_engine(config: Config, model_path: str = "", *, version: int = 0, in_pr
     from agentgym.engines.process import ProcessEngine
 
     return ProcessEngine.from_pretrained(path, **options)
+
+
+def make_endpoint(url: str, config: Config) -> ChatEndpoint:
+    """The model behind an endpoint, its key from OPENAI_API_KEY. Raises `ModelError`."""
+    from agentgym.engines.endpoint import ChatEndpoint
+
+    given = config.endpoint
+    return ChatEndpoint(
+        url,
+        given.model,
+        key=os.environ.get("OPENAI_API_KEY", ""),
+        timeout=given.timeout,
+        retries=given.retries,
+        slots=given.concurrency,
+    )

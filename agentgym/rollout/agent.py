@@ -34,12 +34,18 @@ class Agent:
     parser: Parser
     seconds: Seconds = field(default_factory=Seconds)
 
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        return self.renderer.stop_ids
+
     def converse(self, start: Start, session: str) -> Conversation:
         return Conversation(self, start, session)
 
 
 class Conversation:
     """One agent's side of one episode: its messages, the tokens of its current branch, and its turns so far."""
+
+    awaiting = ""
 
     def __init__(self, agent: Agent, start: Start, session: str):
         self.agent = agent

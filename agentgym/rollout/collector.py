@@ -10,6 +10,7 @@ from contextlib import suppress
 from agentgym.errors import EnvFault, UserError, boundary
 from agentgym.protocols import Env
 from agentgym.rollout.agent import Agent
+from agentgym.rollout.chat_agent import ChatAgent
 from agentgym.rollout.episode import Limits, Play, run_episode, unplayed
 from agentgym.types import Group, GroupRequest, Trajectory
 
@@ -20,7 +21,7 @@ EnvFactory = Callable[[str], Env]
 class Collector:
     """Plays `GroupRequest`s under one bound on concurrent episodes."""
 
-    def __init__(self, agent: Agent, make_env: EnvFactory, limits: Limits, *, concurrency: int = 64):
+    def __init__(self, agent: Agent | ChatAgent, make_env: EnvFactory, limits: Limits, *, concurrency: int = 64):
         self._agent = agent
         self._make_env = make_env
         self._limits = limits
@@ -29,7 +30,7 @@ class Collector:
 
     async def play_group(self, request: GroupRequest) -> Group:
         """Play the request's task `size` times, at once as far as there is room."""
-        played = await asyncio.gather(*(self._play(request, i) for i in range(request.size)))
+        played = await asyncio.gather(*(self._play(request, request.first + i) for i in range(request.size)))
         trajectories = tuple(trajectory for episode in played for trajectory in episode)
         task_id = next((t.task_id for t in trajectories if t.task_id), str(request.task))
         return Group(request.id, task_id, request.env_id, trajectories, request)

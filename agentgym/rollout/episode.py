@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 from agentgym.errors import EngineFault, EnvFault, EpisodeFault, boundary
 from agentgym.protocols import Env, Step
 from agentgym.rollout.agent import Agent, Conversation
+from agentgym.rollout.chat_agent import ChatAgent, ChatConversation
 from agentgym.rollout.metered import metered
 from agentgym.types import Completion, Outcome, SamplingParams, StopReason, Task, Trajectory
+
+Talk: TypeAlias = Conversation | ChatConversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,10 @@ class Play:
     episode: int = 0
 
 
-async def run_episode(env: Env, agent: Agent, play: Play, limits: Limits) -> tuple[Trajectory, ...]:
+async def run_episode(env: Env, agent: Agent | ChatAgent, play: Play, limits: Limits) -> tuple[Trajectory, ...]:
     """Play one episode. A fault of env, tool, verifier or engine yields an unscored trajectory that says why."""
     began = perf_counter()
-    talk: Conversation | None = None
+    talk: Talk | None = None
     task, error, end = Task("", ""), None, Step(stop_reason=StopReason.fault)
     try:
         async with asyncio.timeout(limits.seconds) as deadline:
@@ -61,14 +64,14 @@ async def run_episode(env: Env, agent: Agent, play: Play, limits: Limits) -> tup
     return (_trajectory(play, task, talk, end, error, perf_counter() - began),)
 
 
-async def _converse(env: Env, talk: Conversation, play: Play, limits: Limits) -> Step:
+async def _converse(env: Env, talk: Talk, play: Play, limits: Limits) -> Step:
     """The loop itself: the agent speaks, the env answers, until one of them or a limit ends it."""
     sampled = 0
     while True:
         params = _params(play, talk, limits, sampled)
         with boundary(EngineFault):
             message, completion = await talk.act(params)
-        sampled += len(completion.ids)
+        sampled += completion.tokens
         if reason := _cut(completion, params):
             return await _finish(env, talk, reason)
         with boundary(EnvFault, "step"):
@@ -80,23 +83,23 @@ async def _converse(env: Env, talk: Conversation, play: Play, limits: Limits) ->
             return await _finish(env, talk, reason)
 
 
-def _params(play: Play, talk: Conversation, limits: Limits, sampled: int) -> SamplingParams:
+def _params(play: Play, talk: Talk, limits: Limits, sampled: int) -> SamplingParams:
     room = limits.message_tokens
     if limits.episode_tokens:
         room = min(room, limits.episode_tokens - sampled)
     # one seed a turn: the same tokens whatever else is in the batch
     seed = (play.seed * 1_000_003 + len(talk.turns)) & 0x7FFFFFFF
-    return SamplingParams(room, play.temperature, talk.agent.renderer.stop_ids, seed)
+    return SamplingParams(room, play.temperature, talk.agent.stop_ids, seed)
 
 
 def _cut(completion: Completion, params: SamplingParams) -> StopReason | None:
     """A message that the model did not end itself is no answer."""
     if completion.finish_reason != "length":
         return None
-    return StopReason.max_tokens if len(completion.ids) >= params.max_tokens else StopReason.context_overflow
+    return StopReason.max_tokens if completion.tokens >= params.max_tokens else StopReason.context_overflow
 
 
-def _spent(talk: Conversation, limits: Limits, sampled: int) -> StopReason | None:
+def _spent(talk: Talk, limits: Limits, sampled: int) -> StopReason | None:
     if limits.turns and len(talk.turns) >= limits.turns:
         return StopReason.max_turns
     if limits.episode_tokens and sampled >= limits.episode_tokens:
@@ -104,7 +107,7 @@ def _spent(talk: Conversation, limits: Limits, sampled: int) -> StopReason | Non
     return None
 
 
-async def _finish(env: Env, talk: Conversation | None, reason: StopReason) -> Step:
+async def _finish(env: Env, talk: Talk | None, reason: StopReason) -> Step:
     with boundary(EnvFault, "finish"):
         end = await env.finish(reason)
     if talk is not None:
@@ -112,9 +115,11 @@ async def _finish(env: Env, talk: Conversation | None, reason: StopReason) -> St
     return end
 
 
-async def _time_out(env: Env, talk: Conversation | None) -> tuple[Step, str | None]:
+async def _time_out(env: Env, talk: Talk | None) -> tuple[Step, str | None]:
     if talk is None:
         return Step(stop_reason=StopReason.fault), "timeout: the env did not reset in time"
+    if talk.awaiting:  # somebody else's machine did not answer: that is no failure of the model
+        return Step(stop_reason=StopReason.fault), f"{EngineFault.kind}: {talk.awaiting}"
     try:
         return await _finish(env, talk, StopReason.timeout), None
     except EpisodeFault as fault:
@@ -126,9 +131,7 @@ def unplayed(play: Play, error: str) -> Trajectory:
     return _trajectory(play, Task("", ""), None, Step(stop_reason=StopReason.fault), error, 0.0)
 
 
-def _trajectory(
-    play: Play, task: Task, talk: Conversation | None, end: Step, error: str | None, wall: float
-) -> Trajectory:
+def _trajectory(play: Play, task: Task, talk: Talk | None, end: Step, error: str | None, wall: float) -> Trajectory:
     turns = tuple(talk.turns) if talk else ()
     scored = error is None and end.outcome is not Outcome.unscored
     return Trajectory(

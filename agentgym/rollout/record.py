@@ -6,7 +6,8 @@ A row holds enough to recompute every figure of a run:
     messages        the conversation in OpenAI's shape; its first `prompt_messages` are the prompt
     turns           one a sampled message: id, parent, agent_id, reward, finish_reason, how many `observations` (the
                     messages that follow it) the env answered, and its tokens: `context_ids` were added and are never
-                    trained (mask 0), `ids` were sampled (mask 1), with `logprobs` and policy `versions` one a token
+                    trained (mask 0), `ids` were sampled (mask 1), with `logprobs` and policy `versions` one a token;
+                    where an endpoint sampled there are none, but their number, `tokens`, if it said so
     reward components outcome stop_reason error    how it ended
     tags metrics seconds                           what else is known of it
 
@@ -131,6 +132,7 @@ def _object(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _turn_out(turn: Turn) -> dict[str, Any]:
     completion = turn.completion
+    counted = {} if completion.count is None else {"tokens": completion.count}
     return {
         "id": turn.id,
         "parent": turn.parent,
@@ -142,6 +144,7 @@ def _turn_out(turn: Turn) -> dict[str, Any]:
         "ids": completion.ids.tolist(),
         "logprobs": completion.logprobs.tolist(),
         "versions": completion.versions.tolist(),
+        **counted,
     }
 
 
@@ -163,7 +166,7 @@ def _turn_in(index: int, row: Any, messages: Sequence[Message], position: int) -
         id=_get(row, "id", int, where),
         parent=row.get("parent"),
         context_ids=_array(row, "context_ids", np.int32, where),
-        completion=Completion(ids, logprobs, versions, finish_reason),
+        completion=Completion(ids, logprobs, versions, finish_reason, row.get("tokens")),
         message=messages[position],
         observations=tuple(messages[position + 1 : end]),
         reward=row.get("reward", 0.0),

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.config import Config
+from agentgym.engines.endpoint import ChatEndpoint, is_endpoint
+from agentgym.errors import ConfigError
 from agentgym.protocols import Engine
 from agentgym.rollout.agent import Agent
+from agentgym.rollout.chat_agent import ChatAgent
 from agentgym.rollout.collector import Collector
 from agentgym.rollout.episode import Limits
 from agentgym.types import Group, GroupRequest, WeightUpdate
@@ -48,7 +51,9 @@ class Worker:
     def __init__(self, spec: WorkerSpec, emit: Emit):
         self._emit = emit
         self._tasks: set[asyncio.Task[None]] = set()
-        self.engine, self.agent = build_agent(spec)
+        engine, agent = build_agent(spec)
+        self.engine: Engine | ChatEndpoint = engine
+        self.agent: Agent | ChatAgent = agent
         # an episode without a slot of its own would lose its cache every turn
         room = min(spec.config.rollout.concurrency, getattr(self.engine, "slots", spec.config.rollout.concurrency))
         self._collector = Collector(self.agent, env_factory(spec.config), limits_of(spec.config), concurrency=room)
@@ -90,14 +95,31 @@ class Worker:
         await self.engine.aclose()
 
 
-def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent]:
-    """The engine on the spec's model folder, and the agent that talks to it."""
+def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent] | tuple[ChatEndpoint, ChatAgent]:
+    """The engine on the spec's model folder, or the endpoint at its URL, and the agent that talks to it."""
+    if is_endpoint(spec.model_path):
+        return _chat_agent(spec)
     from agentgym.engines.make import make_engine
     from agentgym.rollout.make import make_parser, make_renderer
 
     engine = make_engine(spec.config, spec.model_path, version=spec.version)
     renderer = make_renderer(spec.model_path, spec.config)
     return engine, Agent(engine, renderer, make_parser(renderer))
+
+
+def _chat_agent(spec: WorkerSpec) -> tuple[ChatEndpoint, ChatAgent]:
+    from agentgym.engines.make import make_endpoint
+    from agentgym.rollout.chat_text import ChatText
+    from agentgym.rollout.parsers import get_parser
+
+    config = spec.config
+    name = "hermes" if config.model.tool_format == "auto" else config.model.tool_format
+    try:
+        parser = get_parser(name)
+    except ValueError as e:
+        raise ConfigError(f"model.tool_format: {e}") from None
+    endpoint = make_endpoint(spec.model_path, config)
+    return endpoint, ChatAgent(endpoint, ChatText(parser, config.endpoint.tools == "native"))
 
 
 def limits_of(config: Config) -> Limits:
@@ -109,7 +131,8 @@ def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[st
     """Builds the config's envs by the id that requests carry; for `demonstrations` with their `demo_args`."""
     from agentgym.registry import make_env
 
-    known = {env.id: env for env in config.all_envs}
+    known = {env.name or env.id: env for env in config.all_envs}
+    known = {env.id: env for env in config.all_envs} | known
 
     def make(env_id: str) -> Any:
         env = known[env_id]

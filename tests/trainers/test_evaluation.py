@@ -13,7 +13,6 @@ from agentgym.trainers.evaluation import (
     EvalSet,
     play_held_out,
     report,
-    report_tasks,
     shown,
     success,
     unscored_remark,
@@ -49,22 +48,6 @@ def test_kinds_and_tags() -> None:
     assert figures["by_kind"] == {"a": 1.0, "b": 0.5}
     assert figures["busy"] == 0.5
     assert report([], played)["greedy"] == pytest.approx(2 / 3)
-
-
-def test_pass_at_k_and_a_clustered_error() -> None:
-    played = [
-        episode("1", WON),
-        episode("1", WON),
-        episode("2", LOST),
-        episode("2", WON),
-        episode("3", LOST),
-        episode("3", LOST),
-    ]
-    figures = report_tasks(played)
-    assert figures["pass@2"] == pytest.approx(2 / 3)
-    # mean 1/2; sums of (x - mean) by task: 1, 0, -1; sqrt(2) / 6
-    assert figures["stderr"] == pytest.approx(2**0.5 / 6)
-    assert report_tasks([]) == {}
 
 
 class Played:

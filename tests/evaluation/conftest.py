@@ -1,0 +1,164 @@
+"""A tiny real model, small environments in files, and an endpoint on loopback that does what a test says."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentgym.config import ModelConfig
+from agentgym.trainers.checkpoint import save_model
+from agentgym.trainers.tiny_model import build_model, build_tokenizer
+
+COIN = """
+import asyncio
+import agentgym as ag
+
+TASKS = [ag.Task(f"t{i}", f"Say {i}.", i, kind="even" if i % 2 == 0 else "odd") for i in range(12)]
+
+@ag.register("Coin-v0", tools=[], tasks=TASKS, holdout=0)
+async def coin(task, answer, episode):
+    await asyncio.sleep(0.03)
+    return float((sum(map(ord, answer)) + int(episode.rng.integers(1 << 30))) % 2 == 0)
+
+@ag.register("Length-v0", tools=[], tasks=TASKS[:4], holdout=0)
+def length(task, answer, episode):
+    return float(len(answer) > 12)
+
+@ag.register("Broken-v0", tools=[], tasks=TASKS[:4], holdout=0)
+def broken(task, answer, episode):
+    raise RuntimeError("the grader is down")
+"""
+PARTS = """
+import agentgym as ag
+
+STOCK = {"nails": 40, "bolts": 7, "nuts": 19, "screws": 3}
+
+@ag.tool
+def count(part: str) -> int:
+    \"\"\"How many of a part are in stock.\"\"\"
+    return STOCK[part]
+
+TASKS = [ag.Task(part, f"How many {part} are there?", STOCK[part]) for part in STOCK]
+
+@ag.register("Stock-v0", tools=[count], tasks=TASKS, holdout=0)
+def parts(task, answer, episode):
+    return float(answer.strip() == str(task.answer))
+"""
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model folder with random weights: it says anything."""
+    folder = tmp_path_factory.mktemp("evaluated") / "model"
+    tokenizer = build_tokenizer(["Say 1."])
+    made = build_model(len(tokenizer), ModelConfig(layers=1, width=32, heads=2), max_context=96, seed=0)
+    save_model(made, tokenizer, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def envs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of coin.py (coin, length, broken) and parts.py."""
+    folder = tmp_path_factory.mktemp("envs")
+    (folder / "coin.py").write_text(COIN)
+    (folder / "parts.py").write_text(PARTS)
+    return folder
+
+
+Reply = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Server:
+    """An endpoint. `reply(body, number)` answers the number-th chat request (from 0): status, headers, body."""
+
+    reply: Callable[[dict[str, Any], int], Reply]
+    models: list[str] = field(default_factory=lambda: ["stock-clerk"])
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    url: str = ""
+    released: threading.Event = field(default_factory=threading.Event)
+    """Set at the end: hanging replies wait for it."""
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts endpoints: `serve(reply)`."""
+    running: list[tuple[ThreadingHTTPServer, Server]] = []
+
+    def start(reply: Callable[[dict[str, Any], int], Reply], **more: Any) -> Server:
+        server = Server(reply, **more)
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                rows = [{"id": name, "object": "model"} for name in server.models]
+                self._send(200, {}, json.dumps({"object": "list", "data": rows}).encode())
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with lock:
+                    number = len(server.bodies)
+                    server.bodies.append(body)
+                    server.keys.append(self.headers.get("authorization"))
+                self._send(*server.reply(body, number))
+
+            def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
+                try:
+                    self.send_response(status)
+                    for name, value in {**headers, "content-length": str(len(content))}.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(content)
+                except OSError:
+                    pass  # the client has given up
+
+            def log_message(self, *_: Any) -> None: ...
+
+        made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        made.daemon_threads = True
+        server.url = f"http://127.0.0.1:{made.server_address[1]}/v1"
+        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+        running.append((made, server))
+        return server
+
+    yield start
+    for made, server in running:
+        server.released.set()
+        made.shutdown()
+        made.server_close()
+
+
+def chat(message: dict[str, Any], finish: str = "stop", tokens: int | None = 5) -> Reply:
+    """A chat completion."""
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+    usage = {} if tokens is None else {"usage": {"completion_tokens": tokens, "prompt_tokens": 9}}
+    return 200, {}, json.dumps({"object": "chat.completion", "choices": [choice], **usage}).encode()
+
+
+def clerk(body: dict[str, Any], _: int = 0) -> Reply:
+    """Plays Stock-v0 as it should be: one call of the tool, then what it said."""
+    last = body["messages"][-1]
+    if last["role"] == "tool":
+        return chat({"content": last["content"]})
+    part = last["content"].split()[2]
+    call = {"id": "c1", "type": "function", "function": {"name": "count", "arguments": json.dumps({"part": part})}}
+    return chat({"content": None, "tool_calls": [call]}, "tool_calls")
+
+
+@pytest.fixture
+def replies() -> Any:
+    """The functions above, for the tests of this folder."""
+
+    class Replies:
+        chat = staticmethod(chat)
+        clerk = staticmethod(clerk)
+
+    return Replies
