@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from agentgym.config import Config
 from agentgym.engines.size import context_of
-from agentgym.errors import ConfigError, RunError
+from agentgym.errors import ConfigError
 from agentgym.loading import users_code
 from agentgym.protocols import Reporter
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.make import load_tokenizer, make_renderer
-from agentgym.rollout.worker import WorkerSpec, env_factory, peak_mem
+from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
-from agentgym.trainers.accounting import Accounts
 from agentgym.trainers.batch import Row
 from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint, save_model
 from agentgym.trainers.credit import make_credit
@@ -35,40 +33,24 @@ from agentgym.trainers.evaluation import (
 )
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.interrupt import Interrupt
-from agentgym.trainers.learner import Learner, LearnerOptions
+from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
 from agentgym.trainers.models import load_model, pick_device
 from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Frontier, Pipeline, TaskSource
+from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
-from agentgym.trainers.warm_start import gather, sft_options, warm_start
+from agentgym.trainers.tally import Clock, Tally
+from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.shared import SharedMemorySync
-from agentgym.types import Group, Trajectory
+from agentgym.types import Trajectory
 
 SAVE_SECONDS = 60.0
 """A warm start that takes longer than this is checkpointed so often."""
 PROBE_BYTES = 1 << 30
 """Models up to this size keep copies of their last versions, to recompute logprobs with exactly those."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a run has used and made so far; carried over by checkpoints."""
-
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-    rl_cpu_s: float = 0.0
-    trajectories: int = 0
-    tokens: int = 0
-    unscored: int = 0
-    gap: float | None = None
-    peak_mem: dict[str, float] = field(default_factory=dict)
-    before: dict[str, Any] = field(default_factory=dict)
-    sft_steps: int = 0
-    sft_loss: float | None = None
-    warm: bool = False
 
 
 class Session:
@@ -82,7 +64,7 @@ class Session:
         self.tally = Tally()
         self.step = 0
         self._pipeline_state: dict[str, Any] | None = None
-        self._began, self._cpu_began = began
+        self._clock = Clock(*began)
         checkpoints = list_checkpoints(folder.checkpoints) if resumed else []
         self._checkpoint = checkpoints[-1] if checkpoints else None
         self._shown: list[Demonstration] | None = None
@@ -90,7 +72,6 @@ class Session:
         self._sync: SharedMemorySync | None = None
         self._metrics = MetricsWriter(folder)
         self._make_env = env_factory(config)
-        self._accounts = Accounts()
         self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
 
     # ---- stages ----
@@ -113,7 +94,7 @@ class Session:
             self.model, self.tokenizer, self._model_path = asyncio.run(origin)
         config.engine.max_context = context_of(self.model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
-        options = sft_options(config) if warming else self._rl_options()
+        options = sft_options(config) if warming else rl_options(config)
         self.learner = Learner(self.model, options, torch.device(pick_device(config.learner.device)))
         if self._checkpoint is not None:
             self.learner.load_state_dict(load_learner_state(self._checkpoint))
@@ -129,7 +110,7 @@ class Session:
             return
         if rows := self._demonstrated():
             self._learn_demonstrations(rows)
-        self.learner.restart(self._rl_options())
+        self.learner.restart(rl_options(self.config))
         self.tally.warm = True
         if self._rollouts is not None:
             self._rollouts.ready()  # it loads the model from the folder that is now replaced
@@ -179,17 +160,18 @@ class Session:
         cpu_began = self._cpu(loop.rollouts)
         rl_cpu_before = self.tally.rl_cpu_s
         loop.publish()
-        self._accounts.begin(loop.rollouts.stats())
+        recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, config.rollout.failure_budget)
+        recorder.accounts.begin(loop.rollouts.stats())
         while self.step < steps:
             groups, ledger, metrics = loop.run_step()
             self.step = loop.step
             self.tally.rl_cpu_s = rl_cpu_before + self._cpu(loop.rollouts) - cpu_began
-            self._record(groups, ledger, metrics, loop)
+            recorder.step(loop, groups, ledger, metrics)
             spent = config.trainer.max_cpu_seconds and self.tally.rl_cpu_s >= config.trainer.max_cpu_seconds
             last = self.step == steps or bool(spent) or self.interrupt.requested
             if last or self.step % config.trainer.checkpoint_every == 0:
                 self.checkpoint(loop.pipeline)
-            self._accounts.recorded()
+            recorder.accounts.recorded()
             if last:
                 break
         if not self.learner.agreement.reached:
@@ -211,24 +193,13 @@ class Session:
 
     def summary(self, after: dict[str, Any]) -> dict[str, Any]:
         self._count_time()
-        tally = self.tally
         return {
             "env": ",".join(env.id for env in self.config.all_envs),
             "seed": self.config.run.seed,
             "steps": self.step,
-            "trajectories": tally.trajectories,
-            "tokens_sampled": tally.tokens,
-            "wall_s": round(tally.wall_s, 2),
-            "cpu_s": round(tally.cpu_s, 2),
-            "rl_cpu_s": round(tally.rl_cpu_s, 2),
-            "sft": {"steps": tally.sft_steps, "loss": tally.sft_loss} if tally.sft_steps else {},
-            "before": tally.before,
+            **self.tally.summary(),
             "after": after,
             "tokens_per_success": after.get("tokens_per_success"),
-            "trajectories_per_cpu_s": tally.trajectories / tally.rl_cpu_s if tally.rl_cpu_s else None,
-            "logprob_gap_max": tally.gap,
-            "unscored": tally.unscored,
-            "peak_mem_mib": {name: round(value) for name, value in tally.peak_mem.items()},
             "control": self.config.trainer.control,
         }
 
@@ -236,7 +207,7 @@ class Session:
         """Everything needed to go on from here."""
         self._count_time()
         state = {
-            "tally": {name: getattr(self.tally, name) for name in Tally.__dataclass_fields__},
+            "tally": self.tally.state(),
             "pipeline": pipeline.state() if pipeline else self._pipeline_state,
         }
         keep = self.config.trainer.keep_checkpoints
@@ -308,7 +279,7 @@ class Session:
         self.step = state["step"]
         self.tally = Tally(**state["tally"])
         self._pipeline_state = state["pipeline"]
-        self._wall_before, self._cpu_before = self.tally.wall_s, self.tally.cpu_s
+        self._clock.resumed(self.tally)
         self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
 
@@ -359,20 +330,6 @@ class Session:
         keep = self.config.rollout.max_staleness + 1
         return GapProbe(self.learner, keep=keep) if size * (keep + 1) <= PROBE_BYTES else None
 
-    def _rl_options(self) -> LearnerOptions:
-        learner = self.config.learner
-        return LearnerOptions(
-            lr=learner.lr,
-            optimizer=learner.optimizer,
-            weight_decay=learner.weight_decay,
-            grad_clip=learner.grad_clip,
-            minibatches=learner.minibatches,
-            tokens_per_microbatch=learner.tokens_per_microbatch,
-            temperature=self.config.rollout.temperature,
-            kl=learner.kl,
-            agreement=learner.agreement,
-        )
-
     def _weight_sync(self) -> SharedMemorySync:
         if self._sync is None:
             self._sync = SharedMemorySync(dict(self.model.named_parameters()))
@@ -381,46 +338,8 @@ class Session:
     def _publish(self) -> None:
         self.rollouts.update(self._weight_sync().publish(self.step, dict(self.model.named_parameters())))
 
-    def _record(self, groups: list[Group], ledger: list[dict[str, Any]], metrics: dict[str, Any], loop: Loop) -> None:
-        began, cpu_began = time.perf_counter(), time.process_time()
-        tally = self.tally
-        tally.trajectories += metrics["trajectories"]
-        tally.tokens += metrics["tokens"]
-        tally.unscored += metrics["unscored"]
-        if metrics["logprob_gap"] is not None:  # None: not measured
-            tally.gap = max(tally.gap or 0.0, metrics["logprob_gap"])
-        self.folder.write_trajectories(f"step-{self.step:05d}", [t for group in groups for t in group.trajectories])
-        for row in ledger:
-            self.folder.append("ledger.jsonl", row)
-        worker = loop.rollouts.stats()
-        tally.peak_mem = {
-            "learner": max(tally.peak_mem.get("learner", 0.0), peak_mem()),
-            "worker": max(tally.peak_mem.get("worker", 0.0), worker["peak_mem"]),
-        }
-        metrics |= self._accounts.step(worker, {**loop.cpu, "record": time.process_time() - cpu_began})
-        metrics |= {f"peak_mem/{name}": value for name, value in tally.peak_mem.items()}
-        metrics["rl_cpu_s"] = tally.rl_cpu_s
-        metrics["time/record"] = time.perf_counter() - began
-        self._metrics.log(metrics, self.step)
-        self.reporter.metrics(metrics, self.step)
-        self.reporter.episode(groups[-1].trajectories[0])
-        self.reporter.advance(self.step, reward=shown(metrics["reward/mean"]), success=shown(metrics["success"]))
-        self._guard(metrics, groups)
-
-    def _guard(self, metrics: dict[str, Any], groups: list[Group]) -> None:
-        share = metrics["unscored"] / max(1, metrics["trajectories"])
-        if share > self.config.rollout.failure_budget:
-            remark = unscored_remark([t for group in groups for t in group.trajectories])
-            budget = self.config.rollout.failure_budget
-            raise RunError(f"step {self.step}: {remark} (rollout.failure_budget = {budget})")
-
     def _cpu(self, rollouts: Rollouts) -> float:
         return time.process_time() + rollouts.stats()["cpu_s"]
 
-    _wall_before: float = 0.0
-    _cpu_before: float = 0.0
-
     def _count_time(self) -> None:
-        child = self._rollouts.stats()["cpu_s"] if self._rollouts else 0.0
-        self.tally.cpu_s = self._cpu_before + time.process_time() - self._cpu_began + child
-        self.tally.wall_s = self._wall_before + time.perf_counter() - self._began
+        self._clock.read(self.tally, self._rollouts.stats()["cpu_s"] if self._rollouts else 0.0)

@@ -37,6 +37,22 @@ def sft_options(config: Config) -> LearnerOptions:
     )
 
 
+def rl_options(config: Config) -> LearnerOptions:
+    """The learner's options for RL."""
+    learner = config.learner
+    return LearnerOptions(
+        lr=learner.lr,
+        optimizer=learner.optimizer,
+        weight_decay=learner.weight_decay,
+        grad_clip=learner.grad_clip,
+        minibatches=learner.minibatches,
+        tokens_per_microbatch=learner.tokens_per_microbatch,
+        temperature=config.rollout.temperature,
+        kl=learner.kl,
+        agreement=learner.agreement,
+    )
+
+
 def warm_start(learner: Learner, rows: Sequence[Row], config: Config, *, start: int = 0) -> Iterator[dict[str, float]]:
     """Steps of cross-entropy on the assistant's tokens, from `start` to `sft.steps`; yields each step's metrics.
 
