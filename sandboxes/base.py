@@ -20,7 +20,8 @@ _PUT = (
     "import os, shutil, sys, tarfile\n"
     "for e in os.scandir('.'):\n"
     "    shutil.rmtree(e.path) if e.is_dir(follow_symlinks=False) else os.unlink(e.path)\n"
-    "tarfile.open(sys.argv[1]).extractall('.', filter='tar')\n"
+    "known = {'filter': 'tar'} if hasattr(tarfile, 'tar_filter') else {}\n"  # not in every Python 3.11
+    "tarfile.open(sys.argv[1]).extractall('.', **known)\n"
     "os.unlink(sys.argv[1])"
 )
 

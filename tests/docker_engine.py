@@ -23,6 +23,7 @@ from pathlib import Path
 PROGRAMS = {"/usr/sbin/dockerd": "docker.io", "/bin/busybox": "busybox-static", "/usr/bin/python3": "python3"}
 IMAGE = "agentgym-test:latest"
 START_SECONDS, STOP_SECONDS = 60.0, 30.0
+WITHOUT = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2")
 LEFT_OUT = {"__pycache__", "test", "tests", "idlelib", "ensurepip", "lib2to3", "pydoc_data", "dist-packages"}
 
 
@@ -39,7 +40,9 @@ def main(command: Sequence[str]) -> int:
 def install() -> None:
     missing = [package for program, package in PROGRAMS.items() if not os.path.exists(program)]
     if os.geteuid() != 0:
-        sys.exit("a Docker engine of one's own needs root; or name a running one: DOCKER_HOST=unix:///var/run/docker.sock")
+        sys.exit(
+            "a Docker engine of one's own needs root; or name a running one: DOCKER_HOST=unix:///var/run/docker.sock"
+        )
     if not missing:
         return
     if not shutil.which("apt-get"):
@@ -57,8 +60,7 @@ def engine() -> Iterator[str]:
     places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "docker.pid"}
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            ["dockerd", "--host", host, *(f"{k}={folder}/{v}" for k, v in places.items())]
-            + ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "overlay2"],
+            ["dockerd", "--host", host, *(f"{k}={folder}/{v}" for k, v in places.items()), *WITHOUT],
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -135,7 +137,9 @@ def image_tar() -> bytes:
 
 def _libraries(programs: Sequence[Path]) -> list[str]:
     told = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True).stdout
-    return sorted({word for line in told.splitlines() for word in line.split() if word.startswith("/") and ":" not in word})
+    return sorted(
+        {word for line in told.splitlines() for word in line.split() if word.startswith("/") and ":" not in word}
+    )
 
 
 def _add(tar: tarfile.TarFile, path: str, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import weakref
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -55,7 +54,7 @@ class DockerBackend:
         self._images = Images(self._engine, pull, max_image_bytes)
         self._warm = Warm(self._begin, warm)
         self._holds: dict[tuple[str, str], bool] = {}
-        self._live: weakref.WeakSet[ContainerSession] = weakref.WeakSet()
+        self._live: set[ContainerSession] = set()
         self._used = False
 
     async def create(self, spec: SandboxSpec) -> DockerSandbox:
@@ -72,6 +71,8 @@ class DockerBackend:
         """A fresh container, a ready one where there is one."""
         self._open()
         plan = await self._engine.run(lambda: self._plan(spec))
+        for old in [old for old in list(self._live) if old.gone]:
+            self._live.discard(old)
         session = await self._taken(plan)
         session.limits = spec.limits
         self._warm.fill(plan)

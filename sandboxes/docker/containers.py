@@ -50,7 +50,7 @@ class Walls:
 def settings(plan: Plan, walls: Walls) -> dict[str, Any]:
     """`HostConfig` of a container: nothing in, nothing out, nothing to be had."""
     limits = plan.limits
-    size = f"size={limits.disk},nr_inodes={max(256, limits.disk >> 12)},mode=1777,nosuid,nodev"
+    size = f"size={limits.disk},nr_inodes={max(256, limits.disk >> 12)},mode=1777,nosuid,nodev{_owner(plan.user)}"
     own = (plan.folder,) if plan.folder and not plan.keeps else ()
     return {
         "network_mode": "none",
@@ -67,6 +67,12 @@ def settings(plan: Plan, walls: Walls) -> dict[str, Any]:
         "oom_score_adj": OOM_SCORE,
         "runtime": walls.runtime,
     }
+
+
+def _owner(user: str) -> str:
+    """Where an image has such a folder already, the engine gives the new one that folder's mode: so it is the user's."""
+    uid, _, gid = user.partition(":")
+    return (f",uid={uid}" if uid.isdigit() else "") + (f",gid={gid}" if gid.isdigit() else "")
 
 
 def ulimits(limits: SandboxLimits) -> dict[str, int]:
@@ -152,7 +158,9 @@ def _check(warnings: list[str]) -> None:
 
 def _explained(error: SandboxFault, plan: Plan) -> SandboxFault:
     if "python3" in str(error) and "not found" in str(error):
-        return SandboxUnavailable(f"image {plan.image!r} has no python3; the docker sandbox needs Python 3.8 or newer in it")
+        return SandboxUnavailable(
+            f"image {plan.image!r} has no python3; the docker sandbox needs Python 3.8 or newer in it"
+        )
     return error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agentgym.errors import SandboxFault, SandboxUnavailable, UserError
+from agentgym.errors import SandboxFault, SandboxUnavailable
 from agentgym.sandboxes.docker.engine import Engine
 from agentgym.sandboxes.docker.owners import BUILT
 
@@ -106,7 +106,8 @@ class Images:
                 if total <= self._max_bytes:
                     return
                 tags = image["RepoTags"] or [image["Id"]]
-                if kept in tags or image.get("Containers", 0) > 0:
+                named = any(not tag.startswith((REPOSITORY, "sha256:")) for tag in tags)  # someone's own tag
+                if named or kept in tags or image.get("Containers", 0) > 0:
                     continue
                 with contextlib.suppress(DockerException):  # in use after all
                     for tag in tags:
@@ -133,7 +134,7 @@ def _places(dockerfile: str) -> tuple[Path, str]:
     path = Path(dockerfile).expanduser().resolve()
     found = path / "Dockerfile" if path.is_dir() else path
     if not found.is_file():
-        raise UserError(f"{dockerfile}: no Dockerfile there")
+        raise SandboxUnavailable(f"{dockerfile}: no Dockerfile there")
     return found.parent, found.name
 
 
@@ -144,7 +145,9 @@ def _content_hash(folder: Path, name: str) -> str:
         whole = folder / path
         about = whole.lstat()
         kind = "link" if whole.is_symlink() else "folder" if whole.is_dir() else "file"
-        hashed.update(f"\0{path}\0{kind}\0{about.st_mode & 0o777:o}\0{about.st_size if kind == 'file' else 0}\0".encode())
+        hashed.update(
+            f"\0{path}\0{kind}\0{about.st_mode & 0o777:o}\0{about.st_size if kind == 'file' else 0}\0".encode()
+        )
         if kind == "link":
             hashed.update(str(whole.readlink()).encode())
         elif kind == "file":

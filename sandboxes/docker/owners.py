@@ -1,4 +1,4 @@
-"""Whose a container is, written on it as labels, so that what a dead process left behind can be removed by any other."""
+"""Whose a container is, as labels on it, so that what a dead process left behind can be removed by any other."""
 
 from __future__ import annotations
 

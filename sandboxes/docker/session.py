@@ -39,6 +39,8 @@ class ContainerSession:
         self._in_step = True
         """No request is half sent: the supervisor can be asked to stop."""
         self._busy = self._ending = False
+        self.gone = False
+        """The container is removed."""
 
     def greet(self, program: bytes) -> None:
         """Send what the first process runs and wait until it does; raises `SandboxFault`. Blocks."""
@@ -202,7 +204,7 @@ class ContainerSession:
     def abandon(self) -> None:
         """Remove the container, whatever runs in it. Blocks."""
         self.hang_up()
-        remove(self._engine, self.name)
+        self.gone = remove(self._engine, self.name) == ""
 
     def hang_up(self) -> None:
         stream, self._stream = self._stream, None

@@ -36,6 +36,8 @@ OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_
 
 
 def main() -> NoReturn:
+    if os.getpid() != 1:  # it kills whatever it can reach
+        sys.exit("the supervisor has to be the first process of a container")
     supervisor = Supervisor()
     try:
         supervisor.serve()
@@ -79,6 +81,9 @@ class Supervisor:
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # which the first process is spared: only a handler would let it in
         self._oom_counts = _oom_file()
         self._oom_before = self._ooms()
         self._asked, self._answer = Frames(), Frames()
@@ -106,6 +111,7 @@ class Supervisor:
     def _become_worker(self, link: int) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()
         self._undump(1)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
