@@ -59,7 +59,7 @@ def settings(plan: Plan, walls: Walls) -> dict[str, Any]:
         "security_opt": ["no-new-privileges"],
         "privileged": False,
         "read_only": walls.read_only,
-        "tmpfs": {folder: f"rw,exec,{size}" for folder in (*FOLDERS, *own)},
+        "tmpfs": dict.fromkeys((*FOLDERS, *own), f"rw,exec,{size}"),
         "mem_limit": limits.memory,
         "memswap_limit": limits.memory,
         "pids_limit": limits.processes + 2,  # its supervisor and its worker
@@ -70,7 +70,7 @@ def settings(plan: Plan, walls: Walls) -> dict[str, Any]:
 
 
 def _owner(user: str) -> str:
-    """Where an image has such a folder already, the engine gives the new one that folder's mode: so it is the user's."""
+    """Where an image has such a folder already, the engine gives ours its mode: so it is the user's."""
     uid, _, gid = user.partition(":")
     return (f",uid={uid}" if uid.isdigit() else "") + (f",gid={gid}" if gid.isdigit() else "")
 
