@@ -22,6 +22,9 @@ ENVIRONMENT = {"HOME": WORK, "TMPDIR": "/tmp", "LANG": "C.UTF-8", "USER": "agent
 OOM_SCORE = 500
 """Where the machine itself runs out of memory, containers go before the trainer."""
 LEAST_FILES = 32
+PERIOD = 10_000
+"""Microseconds over which CPU time is counted: a container that has used its own up is held for at most so long, its
+supervisor too. The engine's own 100 ms would be how late a deadline is met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ def settings(plan: Plan, walls: Walls) -> dict[str, Any]:
         "mem_limit": limits.memory,
         "memswap_limit": limits.memory,
         "pids_limit": limits.processes + 2,  # its supervisor and its worker
-        "nano_cpus": int(walls.cpus * 1e9),
+        "cpu_period": PERIOD,
+        "cpu_quota": max(1000, int(walls.cpus * PERIOD)),
         "oom_score_adj": OOM_SCORE,
         "runtime": walls.runtime,
     }

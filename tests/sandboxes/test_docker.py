@@ -43,7 +43,7 @@ def test_the_engine_holds_the_walls(sandbox: Any, client: Any, spec: SandboxSpec
     assert (host["CapDrop"], host["CapAdd"], host["ReadonlyRootfs"]) == (["ALL"], None, True)
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["Memory"] == host["MemorySwap"] == spec.limits.memory
-    assert (host["PidsLimit"], host["NanoCpus"]) == (spec.limits.processes + 2, 10**9)
+    assert (host["PidsLimit"], host["CpuQuota"] / host["CpuPeriod"]) == (spec.limits.processes + 2, 1)
     assert {"core": 0, "fsize": spec.limits.disk, "nofile": 256}.items() <= {
         bound["Name"]: bound["Hard"] for bound in host["Ulimits"]
     }.items()

@@ -116,6 +116,7 @@ class Supervisor:
         self._undump(1)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # memory that runs out ends the code, not who reports it
+        os.nice(10)  # behind the supervisor: many busy processes are not to keep it from ending them
         kept = [os.open("/dev/null", os.O_RDONLY), *(os.dup(fd) for fd in self._out), os.dup(link)]
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in kept]
         for target, fd in enumerate(high):
