@@ -8,6 +8,7 @@ The command finds DOCKER_HOST and AGENTGYM_TEST_IMAGE in its environment.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import shutil
@@ -22,6 +23,7 @@ from pathlib import Path
 
 PROGRAMS = {"/usr/sbin/dockerd": "docker.io", "/bin/busybox": "busybox-static", "/usr/bin/python3": "python3"}
 IMAGE = "agentgym-test:latest"
+PR_SET_PDEATHSIG = 1
 START_SECONDS, STOP_SECONDS = 60.0, 30.0
 WITHOUT = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=overlay2")
 LEFT_OUT = {"__pycache__", "test", "tests", "idlelib", "ensurepip", "lib2to3", "pydoc_data", "dist-packages"}
@@ -31,6 +33,7 @@ def main(command: Sequence[str]) -> int:
     if os.environ.get("DOCKER_HOST"):
         return subprocess.run(command).returncode
     install()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engine is stopped then too
     with engine() as host:
         made = docker(host, "import", *_changes(), "-", IMAGE, given=image_tar())
         print(f"docker engine at {host}, image {made.strip()[:19]}", flush=True)
@@ -64,6 +67,7 @@ def engine() -> Iterator[str]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
         )
     try:
         _until_up(daemon, host, folder / "log")

@@ -105,7 +105,6 @@ class DockerBackend:
 
     async def discard(self, session: ContainerSession) -> None:
         await session.end()
-        self._live.discard(session)
 
     async def build(self, dockerfile: str, tag: str | None = None) -> str:
         """Build the image of a Dockerfile, or of a folder with one; its tag, `tag` where it is given."""
@@ -123,6 +122,11 @@ class DockerBackend:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
+        self._engine.settle()
+        for session in list(self._live):
+            if not session.gone:  # the engine could not remove it when it was asked
+                session.abandon()
+        self._live.clear()
         with contextlib.suppress(SandboxFault):  # an engine that went away has nothing to be tidied
             reap(self._engine)
         self._engine.close()

@@ -75,11 +75,15 @@ class Engine:
             where = f" at {self.host}" if self.host else ""
             raise SandboxUnavailable(f"{what}: no Docker engine answers{where} ({e})\n{REMEDIES}") from e
 
-    def close(self) -> None:
-        """Wait for the calls under way and hang up. Blocks."""
+    def settle(self) -> None:
+        """Wait for the calls under way. Blocks."""
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=True)
+
+    def close(self) -> None:
+        """Wait for the calls under way and hang up. Blocks."""
+        self.settle()
         client, self._client = self._client, None
         if client is not None:
             client.close()

@@ -116,10 +116,11 @@ def test_whose_a_container_is() -> None:
     mine = owners.labels()
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    pid, boot, pids, machine = (f"{owners.LABEL}.{name}" for name in ("pid", "boot", "pids", "machine"))
+    names = ("pid", "started", "boot", "pids", "machine")
+    pid, started, boot, pids, machine = (f"{owners.LABEL}.{name}" for name in names)
     assert not owners.left_behind(listed(mine))
     assert owners.left_behind(listed({**mine, pid: str(child.pid)}))
-    assert owners.left_behind(listed({**mine, pid: str(os.getppid())}))  # a number that was given out again
+    assert owners.left_behind(listed({**mine, started: "1"}))  # a number that was given out again
     assert owners.left_behind(listed({**mine, boot: "earlier"}))
     other = {**mine, machine: "elsewhere", pid: str(child.pid)}
     for unknown in (other, {**mine, pids: "another"}, {owners.LABEL: "1"}):
