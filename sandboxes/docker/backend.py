@@ -139,7 +139,7 @@ class DockerBackend:
 
     def _leave(self) -> None:
         """At the process's end, where nobody closed: all streams first, so that the containers end side by side."""
-        live = list(self._live)
+        live = [session for session in list(self._live) if not session.gone]
         for session in live:
             session.hang_up()
         for session in live:

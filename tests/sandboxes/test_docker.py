@@ -192,31 +192,41 @@ def gone(client: Any, names: list[str], seconds: float = 20.0) -> list[str]:
 
 
 def test_used_containers_are_removed_and_nothing_is_left_after_the_end(
-    client: Any, spec: SandboxSpec, run: Run
+    client: Any, spec: SandboxSpec, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started: list[str] = []
+    backend = DockerBackend(IMAGE, warm=1)
+    start = backend._start
+
+    def noted(plan: Any) -> Any:
+        session = start(plan)
+        started.append(session.name)
+        return session
+
+    monkeypatch.setattr(backend, "_start", noted)
+
     async def main() -> list[str]:
-        backend = DockerBackend(IMAGE, warm=1)
-        names = []
+        used = []
         for _ in range(2):
-            sandbox = await backend.create(spec)
-            names.append(container_of(sandbox))
+            sandbox = await backend.create(spec)  # the first is forgotten
+            used.append(container_of(sandbox))
             await sandbox.exec("while True: pass", timeout=0.1)
             await sandbox.exec("1")
-            names.append(container_of(sandbox))
-        making = asyncio.create_task(backend.create(spec))
-        await asyncio.sleep(0.05)
+            used.append(container_of(sandbox))
+        making = asyncio.create_task(backend.create(SandboxSpec()))
+        await asyncio.sleep(0.1)
         making.cancel()
         await asyncio.gather(making, return_exceptions=True)
         await backend.aclose()
         await backend.aclose()
         with pytest.raises(SandboxFault):
             await sandbox.exec("1")
-        return names
+        return used
 
-    before = {found["Id"] for found in client.containers(all=True)}
-    names = run(main())
-    assert len(set(names)) == 4
-    assert {found["Id"] for found in client.containers(all=True)} <= before
+    used = run(main())
+    assert len(set(used)) == 4
+    assert set(used) < set(started)
+    assert gone(client, started, 0.1) == []
 
 
 def test_what_a_killed_owner_left_is_removed_by_the_next(client: Any, spec: SandboxSpec, run: Run) -> None:
@@ -263,13 +273,13 @@ def test_without_aclose_the_process_ends_and_leaves_nothing(client: Any) -> None
         "from agentgym.sandboxes.docker import DockerBackend\n"
         "backend = DockerBackend(sys.argv[1], warm=1)\n"
         "box = asyncio.run(backend.create(SandboxSpec()))\n"
-        "print(box._session.name)\n"
+        "import os; print(os.getpid(), box._session.name)\n"
     )
-    before = {found["Id"] for found in client.containers(all=True)}
     done = subprocess.run([sys.executable, "-c", code, IMAGE], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert gone(client, [done.stdout.strip()], 0.1) == []
-    assert {found["Id"] for found in client.containers(all=True)} <= before
+    pid, name = done.stdout.split()
+    assert gone(client, [name], 0.1) == []
+    assert client.containers(all=True, filters={"label": f"{LABEL}.pid={pid}"}) == []
 
 
 def test_users_and_working_directories(backend: Any, spec: SandboxSpec, run: Run) -> None:
