@@ -54,6 +54,12 @@ def test_the_engine_holds_the_walls(sandbox: Any, client: Any, spec: SandboxSpec
     assert config["Labels"][LABEL] == "1"
 
 
+CALL = (
+    "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); WHY = lambda: os.strerror(ctypes.get_errno()); "
+    "CALL = lambda *a: libc.syscall(*a) >= 0 or exec('raise OSError(WHY())')"
+)
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -63,6 +69,8 @@ def test_the_engine_holds_the_walls(sandbox: Any, client: Any, spec: SandboxSpec
         "import socket; socket.create_connection(('169.254.169.254', 80), 2)",
         "import socket; socket.socket(socket.AF_UNIX).connect('/var/run/docker.sock')",
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+        "import socket; socket.socket(40, socket.SOCK_STREAM)",
+        f"{CALL}; CALL(425, 4, ctypes.create_string_buffer(200))",
         "import os; os.setuid(0)",
         "import os; os.mknod('/tmp/d', 0o20666, os.makedev(1, 3))",
         "import os; os.chroot('/tmp')",
@@ -80,6 +88,14 @@ def test_refused(code: str, sandbox: Any, run: Run) -> None:
         w in refused.error
         for w in ("Permission", "not permitted", "Read-only", "No such", "not allowed", "unreachable")
     )
+
+
+def test_sockets_of_its_own_are_the_codes_to_use(sandbox: Any, run: Run) -> None:
+    """Tests of a task may start a server."""
+    code = (
+        "import socket\nserver = socket.create_server(('127.0.0.1', 0))\nsocket.create_connection(server.getsockname())"
+    )
+    assert run(sandbox.exec(f"{code}.send(b'x')")).result == "1"
 
 
 def test_the_first_process_cannot_be_ended_from_inside(sandbox: Any, run: Run) -> None:

@@ -18,7 +18,7 @@ from agentgym.errors import SandboxUnavailable
 from agentgym.execution import ExecStatus, SandboxLimits, SandboxSpec
 from agentgym.sandboxes.docker import DockerBackend, owners
 from agentgym.sandboxes.docker.images import _content_hash, _split
-from agentgym.sandboxes.docker.inside import LOADER, bundle
+from agentgym.sandboxes.docker.inside import LOADER, bundle, filter
 from agentgym.sandboxes.docker.session import _outputs
 from agentgym.sandboxes.docker.stream import Incoming
 from agentgym.sandboxes.local.jail.wire import Garbled, pack
@@ -106,6 +106,31 @@ def test_the_supervisor_ends_at_once_where_it_is_not_the_first_process() -> None
     done = subprocess.run([sys.executable, "-I", "-c", LOADER], input=bundle(), capture_output=True, timeout=20)
     assert done.returncode == 1
     assert b"has to be the first process of a container" in done.stderr
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_second_filter_by_machine(machine: str) -> None:
+    """Run as the kernel would: instructions on (architecture, number, first argument)."""
+    arch, socket = filter.MACHINES[machine]
+
+    def decide(data: dict[int, int]) -> int:
+        at, held = 0, 0
+        while True:
+            code, yes, no, value = filter.program(machine)[at]
+            if code == 0x20:
+                held = data[value]
+            elif code == 0x06:
+                return value
+            else:
+                at += yes if (held == value if code == 0x15 else held >= value) else no
+            at += 1
+
+    def told(number: int, argument: int = 0, of: int = arch) -> int:
+        return decide({0: number, 4: of, 16: argument})
+
+    assert [told(0), told(socket, 2), told(424), told(428), told(socket + 1, 40)] == [filter.ALLOW] * 5
+    assert [told(425), told(426), told(427), told(socket, 40)] == [filter.NOT_PERMITTED] * 4
+    assert [told(0, of=0x40000003), told(0x40000000)] == [filter.NO_SUCH_CALL] * 2
 
 
 def listed(labels: dict[str, str], **more: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ JAIL = HERE.parent.parent / "local" / "jail"
 MODULES = {
     "agentgym.sandboxes.local.jail.wire": JAIL / "wire.py",
     "agentgym.sandboxes.local.jail.worker": JAIL / "worker.py",
+    "agentgym.sandboxes.docker.inside.filter": HERE / "filter.py",
     "agentgym.sandboxes.docker.inside.supervisor": HERE / "supervisor.py",
 }
 """In the order in which they import each other."""

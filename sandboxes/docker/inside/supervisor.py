@@ -24,6 +24,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
+from agentgym.sandboxes.docker.inside import filter as second_filter
 from agentgym.sandboxes.local.jail.wire import HEADER, Garbled, pack, parse, sizes
 from agentgym.sandboxes.local.jail.worker import Worker
 
@@ -91,6 +92,7 @@ class Supervisor:
         self._output = 0
         self._busy = False
         self._undump(0)
+        second_filter.install()
         self._worker = self._fork()
 
     def _fork(self) -> int:
