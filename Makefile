@@ -48,8 +48,9 @@ test-shapes: install  ## training at 50 M parameters and long episodes: memory, 
 test-sglang: install  ## against a real SGLang server
 	$(BIN)/python -m pytest -q -m sglang $(ARGS)
 
-test-docker: install  ## against a Docker engine
-	$(BIN)/python -m pytest -q -m docker $(ARGS)
+test-docker: install  ## every sandbox test on containers: an engine is started, or DOCKER_HOST is used
+	AGENTGYM_SANDBOX_BACKEND=docker $(BIN)/python tests/docker_engine.py \
+	  $(BIN)/python -m pytest -q tests/sandboxes --timeout=300 $(ARGS)
 
 test-gpu: install  ## on a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)

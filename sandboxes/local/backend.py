@@ -45,8 +45,9 @@ class LocalBackend:
             raise
         return sandbox
 
-    async def session(self, limits: SandboxLimits) -> Session:
+    async def session(self, spec: SandboxSpec) -> Session:
         """A fresh session, a ready one where there is one."""
+        limits = spec.limits
         self._open()
         if not self._zygote.alive:  # those that were ready ended with it
             for dead in [session for sessions in self._ready.values() for session in sessions]:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import socket
+from dataclasses import replace
 from typing import Any
 
 from agentgym.errors import SandboxFault
@@ -17,7 +18,7 @@ from agentgym.sandboxes.local.jail.wire import HEADER, Garbled, pack, parse, siz
 from agentgym.sandboxes.local.waiting import readable
 from agentgym.sandboxes.local.watchdog import Watch, Watchdog
 from agentgym.sandboxes.local.zygote import Zygote
-from agentgym.sandboxes.output import cut
+from agentgym.sandboxes.sessions import outcome
 
 END_SECONDS = 10.0
 WATCHDOG = Watchdog()
@@ -89,33 +90,14 @@ class Session:
         return self._result(message), data
 
     def _result(self, message: dict[str, Any]) -> ExecResult:
-        status = message.get("status")
-        status = ExecStatus(status) if status in ("ok", "error", "oom") else ExecStatus.error
-        if self._group is not None and (kills := self._group.oom_kills()) > self._oom_before:
-            status, self._oom_before = ExecStatus.oom, kills
-        code, duration = message.get("exit_code"), message.get("duration")
-        result = message.get("result")
-        out, err, truncated = self._output()
-        shown, cut_result = cut(result, self.limits.output) if isinstance(result, str) else (None, False)
-        return ExecResult(
-            status=status,
-            stdout=out,
-            stderr=err,
-            result=shown,
-            error=str(message.get("error", ""))[: self.limits.output],
-            exit_code=code if isinstance(code, int) else None,
-            truncated=truncated or cut_result,
-            duration=float(duration) if isinstance(duration, int | float) else 0.0,
-        )
+        oom = self._group is not None and (kills := self._group.oom_kills()) > self._oom_before
+        if oom:
+            self._oom_before = kills
+        return outcome(message, oom, self._outputs(), self.limits)
 
-    def _output(self) -> tuple[str, str, bool]:
-        parts = []
-        for fd in self._out:
-            # read from the file, whose size may be a lie of holes: no more than is shown, and the size from the kernel
-            data, size = os.pread(fd, self.limits.output + 1, 0), os.fstat(fd).st_size
-            parts.append(cut(data, self.limits.output, size))
-        (out, more_out), (err, more_err) = parts
-        return out, err, more_out or more_err
+    def _outputs(self) -> list[tuple[bytes, int]]:
+        # read from the file, whose size may be a lie of holes: no more than is shown, and the size from the kernel
+        return [(os.pread(fd, self.limits.output + 1, 0), os.fstat(fd).st_size) for fd in self._out]
 
     def _watched(self) -> contextlib.AbstractContextManager[Watch | None]:
         if self._group is not None:
@@ -132,9 +114,9 @@ class Session:
         return ExecStatus.killed
 
     async def _over(self, status: ExecStatus, error: str) -> ExecResult:
-        out, err, truncated = self._output()
+        told = outcome({}, False, self._outputs(), self.limits)
         await self.end()
-        return ExecResult(status, out, err, error=error, truncated=truncated, state_lost=True)
+        return replace(told, status=status, error=error, state_lost=True)
 
     async def end(self) -> None:
         """Kill everything in it and wait until it is gone. Safe to call again, and under cancellation."""

@@ -120,7 +120,11 @@ def test_sessions_do_not_see_each_other(backend: Any, spec: SandboxSpec, run: Ru
     run(one.exec("for d in ('/tmp', '/work', '/dev/shm'): open(d + '/mine', 'w').write('x')"))
     seen = run(two.exec("import os; [os.listdir(d) for d in ('/tmp', '/work', '/dev/shm')]"))
     assert seen.result == "[[], [], []]"
-    assert run(two.exec("sorted(p for p in os.listdir('/proc') if p.isdigit())")).result == "['1', '2']"
+    assert run(one.shell("sleep 4242 &")).ok
+    seen = run(two.exec("import glob; ['4242' in open(p).read() for p in glob.glob('/proc/[0-9]*/cmdline')]"))
+    assert seen.result in (f"[{', '.join(['False'] * n)}]" for n in (1, 2, 3))  # init, worker: nobody else's
+    seen = run(one.exec("import glob; any('4242' in open(p).read() for p in glob.glob('/proc/[0-9]*/cmdline'))"))
+    assert seen.result == "True"
     run(one.close())
     run(two.close())
 

@@ -53,6 +53,7 @@ def test_backends_that_are_none() -> None:
         sandboxes.make_backend("local", no_such_option=1)
 
 
+@pytest.mark.usefixtures("local_only")
 @pytest.mark.parametrize("given", [{"image": "python"}, {"dockerfile": "."}, {"user": "root"}, {"workdir": "/usr/x"}])
 def test_what_the_local_backend_has_not(given: dict[str, Any], backend: Any, run: Run) -> None:
     with pytest.raises(SandboxFault, match="local") as told:

@@ -19,6 +19,7 @@ from agentgym.sandboxes.fake import FakeBackend
 from agentgym.sandboxes.local.jail import seccomp, syscalls
 
 Run = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("local_only")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_a_pool_in_front_of_the_real_thing(backend: Any, spec: SandboxSpec, run:
     async def main() -> list[str]:
         pool = Pool(backend, 2)
         found = await asyncio.gather(*(borrow(pool, i) for i in range(6)))
-        assert pool.stats.most == 2
+        assert pool.stats.most in (1, 2)  # 1 where making one takes longer than using it
         return found
 
     assert run(main()) == [f"('{i}', False, None)" for i in range(6)]
