@@ -20,7 +20,8 @@ _PUT = (
     "import os, shutil, sys, tarfile\n"
     "for e in os.scandir('.'):\n"
     "    shutil.rmtree(e.path) if e.is_dir(follow_symlinks=False) else os.unlink(e.path)\n"
-    "tarfile.open(sys.argv[1]).extractall('.', filter='tar')\n"
+    "safe = {'filter': 'tar'} if hasattr(tarfile, 'tar_filter') else {}\n"  # Python 3.11.4 and later
+    "tarfile.open(sys.argv[1]).extractall('.', **safe)\n"
     "os.unlink(sys.argv[1])"
 )
 
