@@ -20,7 +20,7 @@ from agentgym.execution import ExecResult, ExecStatus, SandboxSpec
 from agentgym.sandboxes.base import BaseSandbox
 from agentgym.sandboxes.e2b import faults
 from agentgym.sandboxes.e2b.output import FLOOD, Flood, Gathered
-from agentgym.sandboxes.e2b.terminal import Terminal
+from agentgym.sandboxes.e2b.terminal import OURS, Terminal
 from agentgym.sandboxes.output import cut
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ class E2BSandbox(BaseSandbox):
 
     async def _prepare(self, machine: Any) -> None:
         if self.spec.workdir:
-            await machine.commands.run(f"mkdir -p {shlex.quote(self.spec.workdir)}")
-            self._context = await machine.create_code_context(cwd=self.spec.workdir)
+            async with asyncio.timeout(self.spec.limits.timeout):
+                await machine.commands.run(f"mkdir -p {shlex.quote(self.spec.workdir)}", request_timeout=OURS)
+                self._context = await machine.create_code_context(cwd=self.spec.workdir)
 
     async def _lose(self) -> None:
         machine, self._machine, self._context = self._machine, None, None
@@ -178,6 +179,7 @@ class E2BSandbox(BaseSandbox):
                     command.decode(),
                     cwd=self.spec.workdir or None,
                     timeout=timeout,
+                    request_timeout=OURS,
                     on_stdout=out.add,
                     on_stderr=err.add,
                     retain_output=False,

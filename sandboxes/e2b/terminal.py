@@ -13,6 +13,9 @@ from e2b import CommandExitException
 
 from agentgym.sandboxes.e2b.output import Gathered
 
+OURS = 0
+"""No deadline of the SDK's for a command to begin: this side has one, and in its own the SDK leaves a task behind."""
+
 
 class Stream:
     """One of the shell's streams: passes on what comes before the mark, and tells when that came."""
@@ -65,6 +68,7 @@ class Terminal:
             background=True,
             stdin=True,
             timeout=0,
+            request_timeout=OURS,
             cwd=cwd,
             on_stdout=self._out.add,
             on_stderr=self._err.add,

@@ -1,6 +1,6 @@
 """A server on loopback that speaks E2B's wire protocol and really runs what it is sent.
 
-One port serves what E2B has three services for: the API (sandboxes), envd (files, processes, over Connect with JSON) and
+One port serves what E2B has three services for: the API (sandboxes), envd (files, processes; Connect with JSON) and
 the code interpreter (contexts, /execute). A sandbox is a folder, a Python process a context, and whatever these start;
 all carry the sandbox's id in their environment, so that its end finds them. There is no isolation: it runs tests' code.
 """
