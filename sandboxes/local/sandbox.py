@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class LocalSandbox(BaseSandbox):
     """See `ExecResult.state_lost`: after it the next call finds a fresh session with the spec's files."""
 
+    scratch = '"$TMPDIR"/.snapshot.tar'
+
     def __init__(self, backend: LocalBackend, spec: SandboxSpec):
         super().__init__(spec)
         self._backend = backend

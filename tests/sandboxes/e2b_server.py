@@ -34,7 +34,7 @@ MARK = "E2B_TEST_SANDBOX"
 JAIL = str(Path(wire.__file__).parents[1])
 KERNEL = (
     "import sys, socket; sys.path.insert(0, sys.argv[2]); from jail.worker import Worker; sys.path.pop(0); "
-    "Worker(socket.socket(fileno=int(sys.argv[1]))).run()"
+    "Worker(socket.socket(fileno=int(sys.argv[1])), lambda: None).run()"
 )
 Answer = tuple[int, bytes, dict[str, str]]
 

@@ -1,0 +1,41 @@
+"""No walls at all: a process with limits in a folder of its own. Whatever its user may do, its code may do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from . import keeper, landlock, namespaces
+
+
+class Bare:
+    """See `tiers.Tier`."""
+
+    flags = 0
+
+    def build(self) -> None:
+        keeper.adopt()
+
+    def enter(self, limits: Mapping[str, Any]) -> None:
+        keeper.adopt()
+        keeper.hold_back()
+        landlock.furnish(limits["folder"], -1)
+
+    def seal_init(self) -> None: ...
+
+    def seal_worker(self, limits: Mapping[str, Any]) -> None:
+        keeper.let_through()
+        landlock.settle(limits["folder"])
+        # its user's other processes count too, so that limit would hit at random; the watchdog counts the session's
+        namespaces.set_limits({**limits, "processes": None})
+
+    def end_others(self) -> None:
+        for pid in keeper.descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def wait(self, worker: int, limits: Mapping[str, Any]) -> int:
+        return keeper.keep(worker, limits["folder"], lambda: None)
