@@ -55,7 +55,7 @@ async def prove(session: Session, capabilities: Capabilities) -> None:
         faults = f"{faults}, is in no control group".removeprefix(", ")
     if faults:
         raise SandboxUnavailable(
-            f"the local sandbox ({capabilities.isolation}) was built, but a session in it {faults}: nothing is run in it"
+            f"the local sandbox ({capabilities.isolation}) does not hold here: a session in it {faults}; nothing is run"
         )
 
 

@@ -9,10 +9,8 @@ import contextlib
 import os
 import shutil
 import signal
-import stat
 import time
 from collections.abc import Callable
-from typing import Any
 
 from .syscalls import prctl
 
@@ -89,16 +87,14 @@ def children(pid: int) -> list[int]:
 
 
 def remove(folder: str) -> None:
-    """A folder and all below it, whatever modes were set on it; links are not followed."""
-
-    def again(_: Any, path: str, __: Any) -> None:
-        with contextlib.suppress(OSError):
-            parent = os.path.dirname(path)
-            os.chmod(parent, 0o700)
-            if stat.S_ISDIR(os.lstat(path).st_mode):
-                os.chmod(path, 0o700)
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.unlink(path)
-
-    shutil.rmtree(folder, onerror=again)
+    """A folder and all below it, whatever modes are set there. Nothing above it is touched, nor what links lead to."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not os.path.lexists(folder):
+        return
+    with contextlib.suppress(OSError):
+        os.chmod(folder, 0o700)
+        for path, names, _ in os.walk(folder):  # from above: each is opened before it is looked into
+            for name in names:
+                if not os.path.islink(f"{path}/{name}"):
+                    os.chmod(f"{path}/{name}", 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
