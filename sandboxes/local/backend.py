@@ -125,10 +125,10 @@ class LocalBackend:
         self._live.discard(session)
 
     async def aclose(self) -> None:
-        if self._filling is not None:
+        if self._filling is not None and not self._filling.done():
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
-            self._filling = None
+        self._filling = None
         for session in list(self._live):
             await self.discard(session)
         self._ready.clear()

@@ -22,6 +22,8 @@ from agentgym.sandboxes.local.zygote import Zygote
 from agentgym.sandboxes.output import cut
 
 END_SECONDS = 10.0
+FOLDERS = 64 << 10
+"""Bytes on the disk that are not counted, for the folders of files."""
 _BEYOND = {
     "memory": (ExecStatus.oom, "the session's processes held more memory than it was given"),
     "processes": (ExecStatus.killed, "the session had more processes than it was given"),
@@ -42,6 +44,7 @@ class Session:
         self._zygote = zygote
         self._groups = groups
         self._group: Group | None = None
+        self._disk = limits.disk + FOLDERS
         self._folder = _folder() if zygote.tier != "namespaces" else ""
         self._oom_before = 0
         self._pid, self._pidfd = 0, -1
@@ -102,7 +105,7 @@ class Session:
         except BaseException:
             await self.end()
             raise
-        if self._folder and occupied(self._folder, self.limits.disk) > self.limits.disk:
+        if self._folder and occupied(self._folder, self._disk) > self._disk:
             return await self._over(*_BEYOND["disk"]), b""
         return self._result(message), data
 
@@ -136,7 +139,7 @@ class Session:
         return out, err, more_out or more_err
 
     def _watched(self) -> contextlib.AbstractContextManager[Watch | None]:
-        watch = Watch(self._pid, self._pidfd, self._zygote.parting, folder=self._folder, disk=self.limits.disk)
+        watch = Watch(self._pid, self._pidfd, self._zygote.parting, folder=self._folder, disk=self._disk)
         if self._group is None:
             watch.memory = self.limits.memory
             watch.processes = self.limits.processes + 2 if self._folder else 0

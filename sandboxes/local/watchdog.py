@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -106,6 +107,8 @@ def occupied(folder: str, enough: int) -> int:
                         pending.append(entry.path)
                     if total > enough:
                         break
-        except OSError:
+        except OSError as e:
+            if e.errno == errno.ENAMETOOLONG:
+                return enough + 1  # what lies deeper cannot be counted
             continue  # it is gone, or closed: then nothing more is written to it
     return total

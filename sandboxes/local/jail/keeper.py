@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .syscalls import prctl
 
@@ -41,7 +40,7 @@ def keep(worker: int, folder: str, finish: Callable[[], None]) -> int:
         for pid, status in reaped():
             if pid == worker:
                 code, over = os.waitstatus_to_exitcode(status), True
-    end_below(os.getpid(), finish)
+    end_below(finish)
     remove(folder)
     return code if code >= 0 else 128 - code
 
@@ -54,17 +53,22 @@ def reaped() -> list[tuple[int, int]]:
     return found
 
 
-def end_below(top: int, finish: Callable[[], None]) -> None:
-    """Kill all descendants: stopped first, since what stands still does not fork. `finish` ends those of a user."""
-    while below := descendants(top):
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in below:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, number)
+def end_below(finish: Callable[[], None]) -> None:
+    """Kill all descendants of the caller; `finish` ends those of a user."""
+    while below := descendants(os.getpid()):
+        strike(below)
         finish()
-        time.sleep(0.0005)
         reaped()
     finish()
+
+
+def strike(pids: Sequence[int]) -> None:
+    """Kill; stopped first, since what stands still does not fork."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+    time.sleep(0.0005)  # they take a moment
 
 
 def descendants(top: int) -> list[int]:
@@ -87,14 +91,26 @@ def children(pid: int) -> list[int]:
 
 
 def remove(folder: str) -> None:
-    """A folder and all below it, whatever modes are set there. Nothing above it is touched, nor what links lead to."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if not os.path.lexists(folder):
-        return
+    """A folder and all below it, whatever modes are set there and however deep it is.
+
+    Nothing above it is touched, nor what links lead to. Folders inside are first moved up, so that paths stay short.
+    """
+    pending, count, mark = [folder], 0, os.urandom(6).hex()
+    while pending:
+        here = pending.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(here, 0o700)
+            with os.scandir(here) as found:
+                entries = list(found)
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                count += 1
+                pending.append(f"{folder}/{mark}-{count}")
+                os.chmod(entry.path, 0o700)  # else it could not be moved
+                os.rename(entry.path, pending[-1])
+            if here != folder:
+                os.rmdir(here)
     with contextlib.suppress(OSError):
-        os.chmod(folder, 0o700)
-        for path, names, _ in os.walk(folder):  # from above: each is opened before it is looked into
-            for name in names:
-                if not os.path.islink(f"{path}/{name}"):
-                    os.chmod(f"{path}/{name}", 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+        os.rmdir(folder)

@@ -164,6 +164,7 @@ def furnish(folder: str, owner: int) -> None:
 
 def settle(folder: str) -> None:
     """In the worker: where it works, and where its variables say so."""
+    prctl(namespaces.PR_SET_DUMPABLE, 1)  # it was taken from the init, and with it what /proc/self may be asked
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")  # before its init, which is to bury it
     os.chdir(f"{folder}/work")

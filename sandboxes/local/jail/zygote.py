@@ -73,13 +73,13 @@ def serve(host: socket.socket, tier: tiers.Tier, parting: int) -> None:
 
 
 def _reap(inits: set[int]) -> None:
-    for pid, _ in keeper.reaped():
-        inits.discard(pid)
-    for pid in keeper.children(os.getpid()):
-        if pid not in inits:  # adopted: its init was killed
-            keeper.end_below(pid, lambda: None)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    """Bury whoever ended; what is adopted is of an init that was killed, and is ended too."""
+    while True:
+        inits -= {pid for pid, _ in keeper.reaped()}
+        adopted = [pid for pid in keeper.children(os.getpid()) if pid not in inits]
+        if not adopted:
+            return
+        keeper.strike([pid for top in adopted for pid in (top, *keeper.descendants(top))])
 
 
 def _answer(host: socket.socket, limits: Mapping[str, Any], fds: Sequence[int], tier: tiers.Tier) -> int:
