@@ -29,8 +29,9 @@ class Bare:
     def seal_worker(self, limits: Mapping[str, Any]) -> None:
         keeper.let_through()
         landlock.settle(limits["folder"])
-        # its user's other processes count too, so that limit would hit at random; the watchdog counts the session's
-        namespaces.set_limits({**limits, "processes": None})
+        # the limit counts its user's other processes too
+        count = limits["processes"] + landlock.tasks_of(os.geteuid())
+        namespaces.set_limits({**limits, "processes": count})
 
     def end_others(self) -> None:
         for pid in keeper.descendants(os.getpid()):

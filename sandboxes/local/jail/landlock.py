@@ -113,7 +113,7 @@ class Landlock:
         if self._root:
             self._become()
         else:
-            limits = {**limits, "processes": limits["processes"] + _tasks_of(self._uid)}
+            limits = {**limits, "processes": limits["processes"] + tasks_of(self._uid)}
         namespaces.set_limits(limits)
         prctl(seccomp.PR_SET_NO_NEW_PRIVS, 1)
         call("landlock_restrict_self", rules, 0)
@@ -157,9 +157,10 @@ class Landlock:
 
 def furnish(folder: str, owner: int) -> None:
     """The session's two folders, which belong to `owner` (-1: to whom they do)."""
-    for path in (folder, f"{folder}/work", f"{folder}/tmp"):
-        os.makedirs(path, 0o700, exist_ok=True)
-        os.chown(path, owner, owner)
+    for name in ("work", "tmp"):
+        os.mkdir(f"{folder}/{name}", 0o700)  # where the host has removed the folder already, this fails
+        os.chown(f"{folder}/{name}", owner, owner)
+    os.chown(folder, owner, owner)
 
 
 def settle(folder: str) -> None:
@@ -177,11 +178,11 @@ def _some_user() -> int:
         top = max(int(line.split()[0]) + int(line.split()[2]) for line in file)
     while True:
         uid = random.SystemRandom().randrange(*(_HIGH if top > _HIGH[1] else _LOW))
-        if not _tasks_of(uid):
+        if not tasks_of(uid):
             return uid
 
 
-def _tasks_of(uid: int) -> int:
+def tasks_of(uid: int) -> int:
     """Threads of a user, which is what the limit on processes counts."""
     total = 0
     for name in os.listdir("/proc"):

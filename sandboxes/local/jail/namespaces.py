@@ -198,15 +198,13 @@ def keep_rights(kept: Sequence[int] = ()) -> None:
 
 def set_limits(limits: Mapping[str, Any]) -> None:
     for name, value in _rlimits(limits):
-        if value is None:
-            continue
         with suppress(ValueError, OSError):  # lower than asked already, and not ours to raise
             hard = resource.getrlimit(name)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(name, (value, value))
 
 
-def _rlimits(limits: Mapping[str, Any]) -> Iterable[tuple[int, int | None]]:
+def _rlimits(limits: Mapping[str, Any]) -> Iterable[tuple[int, int]]:
     yield resource.RLIMIT_CORE, 0
     yield resource.RLIMIT_NOFILE, limits["files"]
     yield resource.RLIMIT_NPROC, limits["processes"]

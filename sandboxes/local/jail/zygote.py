@@ -123,6 +123,8 @@ def _session(limits: Mapping[str, Any], fds: Sequence[int], tier: tiers.Tier) ->
             os.setsid()
             tier.enter(limits)
             if not connection.recv(1):  # the host says go once the session is where its memory is counted
+                if limits["folder"]:
+                    keeper.remove(limits["folder"])
                 os._exit(0)
             tier.seal_init()
         prctl(walls.PR_SET_DUMPABLE, 0)  # init's memory is not the session's to read
