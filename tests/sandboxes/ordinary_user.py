@@ -19,6 +19,14 @@ SPEC = SandboxSpec(SandboxLimits(memory=96 << 20, processes=16, disk=8 << 20, ou
 RUNAWAY = (
     "import os\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: os.execv('/bin/sleep', ['sleep', '12348.5'])\n"
 )
+MANY = """
+import os, time
+for _ in range(8):
+  if os.fork() == 0:
+    a = bytearray(b'x') * (40 << 20)
+    time.sleep(30)
+time.sleep(10)
+"""
 REFUSED = (
     "open('/etc/passwd').read(); open(SECRET).read()",
     "import socket; socket.socket()",
@@ -54,8 +62,7 @@ async def main(options: dict[str, Any]) -> list[str]:
     expect("secret", Path(secret).read_bytes(), b"secret")
     os.unlink(secret)
     expect("memory", (await box.exec("a = bytearray(300 << 20)")).status.value, "oom")
-    many = "import os, time\nfor _ in range(8):\n  if os.fork() == 0:\n    a = bytearray(b'x') * (40 << 20); time.sleep(30)\n"
-    expect("memory of many", (await box.exec(many + "time.sleep(10)", timeout=15)).status.value, "oom")
+    expect("memory of many", (await box.exec(MANY, timeout=15)).status.value, "oom")
     await box.exec("import shutil; open('a', 'w').close(); shutil.copy2('a', 'b')")
     expect("copy", (await box.exec("import os; sorted(os.listdir('.'))")).result, "['a', 'b']")
     await box.exec(RUNAWAY)

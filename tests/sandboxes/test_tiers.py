@@ -1,4 +1,4 @@
-"""The local sandbox without namespaces: what every sandbox promises, the walls that remain, and that they are proven."""
+"""The local sandbox without namespaces: what every sandbox promises, what walls remain, and that they are proven."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from agentgym.errors import ConfigError, SandboxUnavailable
-from agentgym.execution import ExecStatus, SandboxLimits, SandboxSpec
+from agentgym.execution import ExecStatus, SandboxSpec
 from agentgym.sandboxes import make_backend
 from agentgym.sandboxes.local import LocalBackend
 from agentgym.sandboxes.local.jail import keeper, landlock, seccomp, syscalls
@@ -30,7 +30,15 @@ from agentgym.sandboxes.local.zygote import Zygote
 
 Run = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
-SLEEPER = "import os\nfor _ in range(3):\n  if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: os.execv('/bin/sleep', ['sleep', '{mark}'])\n    os._exit(0)\n"
+SLEEPER = """
+import os
+for _ in range(3):
+  if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: os.execv('/bin/sleep', ['sleep', '{mark}'])
+    os._exit(0)
+"""
+OPTIONS = {"landlock": "isolation='landlock'", "none": "allow_unsafe=True"}
 
 
 def _beside(name: str) -> Any:
@@ -151,7 +159,7 @@ def test_nothing_is_left_when_the_host_is_killed(tier: str, backend: LocalBacken
         "from agentgym.execution import SandboxSpec\n"
         "from agentgym.sandboxes.local import LocalBackend\n"
         "async def main():\n"
-        f"    backend = LocalBackend(warm=0, **{dict(isolation=tier) if tier == 'landlock' else dict(allow_unsafe=True)})\n"
+        f"    backend = LocalBackend(warm=0, {OPTIONS[tier]})\n"
         "    box = await backend.create(SandboxSpec())\n"
         f"    await box.exec({SLEEPER.format(mark='12347.5')!r})\n"
         "    print(box._session._folder, flush=True)\n"
