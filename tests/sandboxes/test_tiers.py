@@ -118,13 +118,19 @@ def _gone(word: str) -> bool:
     return not _running(word)
 
 
+def _there(word: str) -> bool:
+    deadline = time.monotonic() + 20
+    while len(_running(word)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return len(_running(word)) == 3
+
+
 def test_processes_that_ran_away_are_found(backend: LocalBackend, spec: SandboxSpec, run: Run) -> None:
     one, two = run(backend.create(spec)), run(backend.create(spec))
     run(one.exec(SLEEPER.format(mark="12345.25")))
     run(two.exec(SLEEPER.format(mark="12345.75")))
-    deadline = time.monotonic() + 20
-    while len(_running("12345.25") + _running("12345.75")) < 6 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert _there("12345.25")
+    assert _there("12345.75")
     run(one.close())
     assert _gone("12345.25")
     assert len(_running("12345.75")) == 3
@@ -145,6 +151,7 @@ def test_a_fork_bomb_ends(backend: LocalBackend, spec: SandboxSpec, run: Run) ->
 def test_an_init_that_was_killed_leaves_nothing(backend: LocalBackend, spec: SandboxSpec, run: Run) -> None:
     sandbox = run(backend.create(spec))
     run(sandbox.exec(SLEEPER.format(mark="12346.5")))
+    assert _there("12346.5")
     os.kill(sandbox._session._pid, signal.SIGKILL)
     assert _gone("12346.5")
     run(sandbox.close())
@@ -170,6 +177,7 @@ def test_nothing_is_left_when_the_host_is_killed(tier: str, backend: LocalBacken
     assert host.stdout is not None
     folder = host.stdout.readline().strip()
     assert os.path.isdir(folder)
+    assert _there("12347.5")
     host.kill()
     host.wait()
     assert _gone("12347.5")

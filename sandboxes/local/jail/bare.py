@@ -30,7 +30,7 @@ class Bare:
         keeper.let_through()
         landlock.settle(limits["folder"])
         # the limit counts its user's other processes too
-        count = limits["processes"] + landlock.tasks_of(os.geteuid())
+        count = limits["processes"] + landlock.tasks_of(os.geteuid()) + landlock.ROOM
         namespaces.set_limits({**limits, "processes": count})
 
     def end_others(self) -> None:

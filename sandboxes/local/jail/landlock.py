@@ -6,7 +6,8 @@ For where namespaces are refused, as in a default Docker container. What differs
   changes of mode, owner and times are answered as done and are not (Landlock does not know them).
 - names, sizes and times of files outside can be asked for, though no file be opened; other processes can be seen to be
   there, but neither read nor signalled. `/proc` and `/dev/shm` are closed.
-- processes are counted by user, so for an ordinary user roughly.
+- for an ordinary user the kernel counts the processes of all that the user runs, so only a generous limit is its; the
+  watchdog holds the session to its own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ ABI_OF_SCOPES = 6
 VERSION_FLAG, RULE_PATH_BENEATH = 1, 1
 PR_SET_KEEPCAPS, PR_CAP_AMBIENT, AMBIENT_RAISE = 8, 47, 2
 CAP_DAC_READ_SEARCH = 2
+ROOM = 256
+"""Processes by which a user's others may grow meanwhile; how many a session has is the watchdog's to see, exactly."""
 _HIGH = (0x70000000, 0x7FF00000)
 _LOW = (64000, 65000)
 
@@ -113,7 +116,7 @@ class Landlock:
         if self._root:
             self._become()
         else:
-            limits = {**limits, "processes": limits["processes"] + tasks_of(self._uid)}
+            limits = {**limits, "processes": limits["processes"] + tasks_of(self._uid) + ROOM}
         namespaces.set_limits(limits)
         prctl(seccomp.PR_SET_NO_NEW_PRIVS, 1)
         call("landlock_restrict_self", rules, 0)
