@@ -34,6 +34,9 @@ class BaseSandbox(ABC):
     whatever the code does, and raise `SandboxFault` only where the sandbox itself failed.
     """
 
+    scratch = SNAPSHOT
+    """SNAPSHOT, as its shell finds it."""
+
     def __init__(self, spec: SandboxSpec):
         self.spec = spec
         self._closed = False
@@ -91,7 +94,7 @@ class BaseSandbox(ABC):
         try:
             return await self.read_file(SNAPSHOT, MAX_FILE)
         finally:
-            await self.shell(f"rm -f {SNAPSHOT}")
+            await self.shell(f"rm -f {self.scratch}")
 
     async def restore(self, snapshot: bytes) -> None:
         await self.write_file(SNAPSHOT, snapshot)
@@ -99,7 +102,7 @@ class BaseSandbox(ABC):
         await self._in_turn(self._afresh)
 
     async def _helper(self, program: str, what: str) -> None:
-        done = await self.shell(f'python3 -I -c "{program}" {SNAPSHOT}')
+        done = await self.shell(f'python3 -I -c "{program}" {self.scratch}')
         if not done.ok:
             raise SandboxFileError(f"the snapshot was not {what}: {done.stderr.strip()[-200:] or done.error}")
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import warnings
 from collections.abc import Sequence
+from typing import Literal
 
-from agentgym.errors import SandboxFault, SandboxUnavailable
+from agentgym.errors import ConfigError, SandboxFault, SandboxUnavailable
 from agentgym.execution import Capabilities, SandboxLimits, SandboxSpec
+from agentgym.sandboxes.local import canary
 from agentgym.sandboxes.local.cgroups import Groups
 from agentgym.sandboxes.local.sandbox import LocalSandbox
 from agentgym.sandboxes.local.session import Session
@@ -18,10 +21,34 @@ class LocalBackend:
     """Forks sessions from a zygote; `preload` names modules that every session finds imported (numpy, sympy).
 
     `warm`: how many sessions of the limits last asked for are kept ready.
+
+    `isolation`: "namespaces" (the default, and never anything less by itself), or "landlock" where namespaces are
+    refused, as in a default Docker container. Landlock keeps a session from other files, processes and the network,
+    but not from seeing that they are there; its disk limit is looked after every 20 ms, not held by the kernel; /work
+    and /tmp are the session's own only for `write_file`, `read_file` and `workdir`, its code finds them in HOME and
+    TMPDIR; /proc and /dev/shm are closed, so there is no multiprocessing. For an ordinary user it takes Linux 6.12,
+    and modes, owners and times of files are not changed though it is answered that they were.
+
+    `allow_unsafe`: no walls at all, only limits: the code may do whatever this process may. Each sandbox warns of it.
+
+    Before anything is run, one session has to prove that the walls hold: see `canary`.
     """
 
-    def __init__(self, *, preload: Sequence[str] = (), warm: int = 4):
-        self._zygote = Zygote(preload)
+    def __init__(
+        self,
+        *,
+        preload: Sequence[str] = (),
+        warm: int = 4,
+        isolation: Literal["namespaces", "landlock"] = "namespaces",
+        allow_unsafe: bool = False,
+    ):
+        if isolation not in ("namespaces", "landlock"):
+            raise ConfigError(f"local sandbox isolation = {isolation!r}: must be 'namespaces' or 'landlock'")
+        if allow_unsafe and isolation != "namespaces":
+            raise ConfigError(f"local sandbox: give isolation={isolation!r} or allow_unsafe=True, not both")
+        self._isolation: Literal["namespaces", "landlock", "none"] = "none" if allow_unsafe else isolation
+        self._zygote = Zygote(preload, self._isolation)
+        self._proven = allow_unsafe  # there are no walls to prove
         self._warm = warm
         self._ready: dict[SandboxLimits, list[Session]] = {}
         self._groups: Groups | None = None
@@ -32,11 +59,13 @@ class LocalBackend:
     @property
     def capabilities(self) -> Capabilities:
         self._open()
-        return Capabilities("namespaces", "cgroup" if self._groups is not None else "watchdog")
+        return Capabilities(self._isolation, "cgroup" if self._groups is not None else "watchdog")
 
     async def create(self, spec: SandboxSpec) -> LocalSandbox:
         """A sandbox whose session is running; raises `SandboxUnavailable` where this machine cannot hold one."""
         _check(spec)
+        if self._isolation == "none":
+            warnings.warn("this sandbox has no walls: its code may do whatever this process may", stacklevel=2)
         sandbox = LocalSandbox(self, spec)
         try:
             await sandbox.live()
@@ -60,6 +89,13 @@ class LocalBackend:
         return session
 
     async def _fork(self, limits: SandboxLimits) -> Session:
+        if not self._proven:
+            self._proven = True
+            try:
+                await self._prove(limits)
+            except BaseException:
+                self._proven = False
+                raise
         session = Session(self._zygote, self._groups, limits)
         self._live.add(session)
         try:
@@ -68,6 +104,13 @@ class LocalBackend:
             self._live.discard(session)
             raise
         return session
+
+    async def _prove(self, limits: SandboxLimits) -> None:
+        session = await self._fork(limits)
+        try:
+            await canary.prove(session, self.capabilities)
+        finally:
+            await self.discard(session)
 
     async def _fill(self, limits: SandboxLimits) -> None:
         ready = self._ready.setdefault(limits, [])
@@ -83,10 +126,10 @@ class LocalBackend:
         self._live.discard(session)
 
     async def aclose(self) -> None:
-        if self._filling is not None:
+        if self._filling is not None and not self._filling.done():
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
-            self._filling = None
+        self._filling = None
         for session in list(self._live):
             await self.discard(session)
         self._ready.clear()

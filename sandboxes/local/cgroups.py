@@ -43,6 +43,13 @@ class Group:
         for folder in dict.fromkeys((self.memory, self.pids)):
             (folder / "cgroup.procs").write_text(str(pid))
 
+    def holds(self, pid: int, memory: int) -> bool:
+        """Whether the kernel says that a process is in it and held to so much."""
+        name = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
+        limit = (self.memory / name).read_text().strip()
+        pids = (self.memory / "cgroup.procs").read_text().split()
+        return limit.isdigit() and int(limit) <= memory and str(pid) in pids
+
     def oom_kills(self) -> int:
         """How often the kernel ended a process here for its memory."""
         name = "memory.events" if self.version == 2 else "memory.oom_control"

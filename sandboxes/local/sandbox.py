@@ -7,3 +7,5 @@ from agentgym.sandboxes.sessions import SessionSandbox
 
 class LocalSandbox(SessionSandbox):
     """A session forked from the backend's zygote; see `SessionSandbox`."""
+
+    scratch = '"$TMPDIR"/.snapshot.tar'

@@ -8,19 +8,28 @@ import fcntl
 import os
 import signal
 import socket
+import tempfile
 from dataclasses import replace
 from typing import Any
 
 from agentgym.errors import SandboxFault
 from agentgym.execution import ExecResult, ExecStatus, SandboxLimits
 from agentgym.sandboxes.local.cgroups import Group, Groups
+from agentgym.sandboxes.local.jail import keeper
 from agentgym.sandboxes.local.jail.wire import HEADER, Garbled, pack, parse, sizes
 from agentgym.sandboxes.local.waiting import readable
-from agentgym.sandboxes.local.watchdog import Watch, Watchdog
+from agentgym.sandboxes.local.watchdog import Watch, Watchdog, occupied
 from agentgym.sandboxes.local.zygote import Zygote
 from agentgym.sandboxes.sessions import outcome
 
 END_SECONDS = 10.0
+FOLDERS = 64 << 10
+"""Bytes on the disk that are not counted, for the folders of files."""
+_BEYOND = {
+    "memory": (ExecStatus.oom, "the session's processes held more memory than it was given"),
+    "processes": (ExecStatus.killed, "the session had more processes than it was given"),
+    "disk": (ExecStatus.killed, "No space left: the session wrote more than it was given"),
+}
 WATCHDOG = Watchdog()
 
 
@@ -36,6 +45,8 @@ class Session:
         self._zygote = zygote
         self._groups = groups
         self._group: Group | None = None
+        self._disk = limits.disk + FOLDERS
+        self._folder = _folder() if zygote.tier != "namespaces" else ""
         self._oom_before = 0
         self._pid, self._pidfd = 0, -1
         self._stream: socket.socket | None = None
@@ -44,6 +55,11 @@ class Session:
         for fd in self._out:  # writers append, also those that outlive a call
             _set_append(fd)
 
+    @property
+    def counted(self) -> bool:
+        """Whether a control group holds its memory and processes."""
+        return self._group is not None and self._group.holds(self._pid, self.limits.memory)
+
     async def start(self) -> None:
         """Fork and build it; raises `SandboxFault`."""
         ours, theirs = socket.socketpair()
@@ -51,7 +67,10 @@ class Session:
         self._stream = ours
         try:
             with theirs:
-                numbers = _numbers(self.limits, by_process=self._groups is None)
+                numbers = {
+                    **_numbers(self.limits, by_process=self._groups is None),
+                    "folder": self._folder,
+                }
                 self._pid, self._pidfd = await self._zygote.fork(numbers, [theirs.fileno(), *self._out])
             if self._groups is not None:
                 self._group = self._groups.take()
@@ -83,10 +102,12 @@ class Session:
         except TimeoutError:
             return await self._over(ExecStatus.timeout, f"timed out after {timeout:g} s"), b""
         except (OSError, Ended, Garbled) as e:
-            return await self._over(self._why(watch), str(e)), b""
+            return await self._over(*self._why(watch, str(e))), b""
         except BaseException:
             await self.end()
             raise
+        if self._folder and occupied(self._folder, self._disk) > self._disk:
+            return await self._over(*_BEYOND["disk"]), b""
         return self._result(message), data
 
     def _result(self, message: dict[str, Any]) -> ExecResult:
@@ -100,18 +121,22 @@ class Session:
         return [(os.pread(fd, self.limits.output + 1, 0), os.fstat(fd).st_size) for fd in self._out]
 
     def _watched(self) -> contextlib.AbstractContextManager[Watch | None]:
-        if self._group is not None:
+        watch = Watch(self._pid, self._pidfd, self._zygote.parting, folder=self._folder, disk=self._disk)
+        if self._group is None:
+            watch.memory = self.limits.memory
+            watch.processes = self.limits.processes + 2 if self._folder else 0
+        elif not self._folder:
             return contextlib.nullcontext()
-        return WATCHDOG.over(self._pid, self._pidfd, self.limits.memory)
+        return WATCHDOG.over(watch)
 
-    def _why(self, watch: Watch | None) -> ExecStatus:
+    def _why(self, watch: Watch | None, error: str) -> tuple[ExecStatus, str]:
         if watch is not None and watch.fired:
-            return ExecStatus.oom
+            return _BEYOND[watch.fired]
         if not self._zygote.alive:
-            return ExecStatus.infra_error
+            return ExecStatus.infra_error, error
         if self._group is not None and self._group.oom_kills() > self._oom_before:
-            return ExecStatus.oom
-        return ExecStatus.killed
+            return ExecStatus.oom, error
+        return ExecStatus.killed, error
 
     async def _over(self, status: ExecStatus, error: str) -> ExecResult:
         told = outcome({}, False, self._outputs(), self.limits)
@@ -128,14 +153,22 @@ class Session:
         for fd in out:
             os.close(fd)
         if pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             await asyncio.shield(self._buried(pidfd))
+        folder, self._folder = self._folder, ""
+        if folder:
+            keeper.remove(folder)
 
     async def _buried(self, pidfd: int) -> None:
         try:
-            async with asyncio.timeout(END_SECONDS):
-                await readable(pidfd)
+            for last in (self._zygote.parting, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, last)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(END_SECONDS):
+                        await readable(pidfd)
+                    break
+            else:
+                raise TimeoutError
             if self._group is not None and self._groups is not None:
                 self._groups.give(self._group)
         except TimeoutError:
@@ -171,6 +204,11 @@ def _numbers(limits: SandboxLimits, by_process: bool) -> dict[str, int]:
         # without a control group each process is held by itself and all of them by the watchdog
         "address_space": limits.memory + (64 << 20) if by_process else 0,
     }
+
+
+def _folder() -> str:
+    """One of the session's own, where no mounts hide the machine's."""
+    return tempfile.mkdtemp(prefix="agentgym-box-")
 
 
 def _set_append(fd: int) -> None:

@@ -1,8 +1,9 @@
-"""The memory limit where there are no control groups: look at what each session holds, and end the greedy."""
+"""The limits that no part of the kernel holds here: look at what each session has, and end the greedy."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -16,12 +17,26 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(slots=True)
 class Watch:
-    """One session under watch. `fired`: it held too much and was ended."""
+    """One session under watch; a limit of 0 is none. `fired`: what it had too much of, and was ended for."""
 
     init: int
     pidfd: int
-    limit: int
-    fired: bool = False
+    parting: signal.Signals
+    memory: int = 0
+    processes: int = 0
+    folder: str = ""
+    disk: int = 0
+    fired: str = ""
+
+    def look(self) -> str:
+        """Which limit it is beyond."""
+        if self.memory or self.processes:
+            memory, processes = held(self.init)
+            if self.memory and memory > self.memory:
+                return "memory"
+            if self.processes and processes > self.processes:
+                return "processes"
+        return "disk" if self.folder and occupied(self.folder, self.disk) > self.disk else ""
 
 
 @dataclass(slots=True)
@@ -34,10 +49,9 @@ class Watchdog:
     _thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def over(self, init: int, pidfd: int, limit: int) -> Iterator[Watch]:
-        watch = Watch(init, pidfd, limit)
+    def over(self, watch: Watch) -> Iterator[Watch]:
         with self._lock:
-            self._watches[init] = watch
+            self._watches[watch.init] = watch
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="sandbox-watchdog", daemon=True)
                 self._thread.start()
@@ -46,7 +60,7 @@ class Watchdog:
             yield watch
         finally:
             with self._lock:
-                self._watches.pop(init, None)
+                self._watches.pop(watch.init, None)
 
     def _run(self) -> None:
         while True:
@@ -55,26 +69,46 @@ class Watchdog:
                 if not watches:
                     self._wake.clear()
             for watch in watches:
-                if not watch.fired and held(watch.init) > watch.limit:
-                    watch.fired = True
+                if not watch.fired and (beyond := watch.look()):
+                    watch.fired = beyond
                     with contextlib.suppress(OSError):  # it has ended by itself
-                        signal.pidfd_send_signal(watch.pidfd, signal.SIGKILL)
+                        signal.pidfd_send_signal(watch.pidfd, watch.parting)
             if watches:
                 threading.Event().wait(PERIOD)
             else:
                 self._wake.wait()
 
 
-def held(init: int) -> int:
-    """Bytes of memory that a process and all below it hold (shared pages count once for each)."""
-    total, pending = 0, [init]
+def held(init: int) -> tuple[int, int]:
+    """(bytes of memory, number) of a process and all below it; shared pages count once for each."""
+    total, count, pending = 0, 0, [init]
     while pending:
         pid = pending.pop()
         try:
             resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
             total += (int(resident) - int(shared)) * PAGE
             for task in os.listdir(f"/proc/{pid}/task"):
+                count += 1
                 pending += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
         except (OSError, ValueError):
             continue  # it ended while we looked
+    return total, count
+
+
+def occupied(folder: str, enough: int) -> int:
+    """Bytes on the disk below a folder, an entry at least a block; the count may stop beyond `enough`."""
+    total, pending = 0, [folder]
+    while pending and total <= enough:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    total += max(PAGE, entry.stat(follow_symlinks=False).st_blocks * 512)
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    if total > enough:
+                        break
+        except OSError as e:
+            if e.errno == errno.ENAMETOOLONG:
+                return enough + 1  # what lies deeper cannot be counted
+            continue  # it is gone, or closed: then nothing more is written to it
     return total

@@ -25,23 +25,32 @@ REMEDIES = """What helps, any one of:
   - allow user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000
     (Ubuntu 24.04 and later: also kernel.apparmor_restrict_unprivileged_userns=0)
   - inside a container: start it with --security-opt seccomp=unconfined
-  - another backend: docker or e2b"""
+  - another backend: docker or e2b
+  - weaker walls, which need no namespaces: LocalBackend(isolation="landlock") (Linux 5.13; 6.12 unless root)
+  - code that you trust: LocalBackend(allow_unsafe=True), with no walls at all"""
+PARTING = {"namespaces": signal.SIGKILL, "landlock": signal.SIGTERM, "none": signal.SIGTERM}
+"""What ends a session when its init is sent it: the kernel ends a pid namespace, without one the init does it."""
 
 
 @dataclass(slots=True)
 class Zygote:
-    """A running zygote; `preload` are modules that every session finds imported."""
+    """A running zygote; `preload` are modules that every session finds imported. `tier`: see `jail.tiers`."""
 
     preload: Sequence[str] = ()
+    tier: str = "namespaces"
     process: subprocess.Popen[bytes] | None = None
     _socket: socket.socket | None = None
     _turns: weakref.WeakKeyDictionary[Any, asyncio.Lock] = field(default_factory=weakref.WeakKeyDictionary)
 
     @property
+    def parting(self) -> signal.Signals:
+        return PARTING[self.tier]
+
+    @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    async def fork(self, limits: Mapping[str, int], fds: Sequence[int]) -> tuple[int, int]:
+    async def fork(self, limits: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, int]:
         """(pid, pidfd) of a new session's init; `fds` are its stream and where stdout and stderr go."""
         turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with turn:
@@ -77,7 +86,13 @@ class Zygote:
         if not sys.platform.startswith("linux"):
             raise SandboxUnavailable("the local sandbox needs Linux; use the docker or e2b backend")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = {"fd": theirs.fileno(), "preload": list(self.preload), **_places(bool(self.preload))}
+        config = {
+            "fd": theirs.fileno(),
+            "preload": list(self.preload),
+            "tier": self.tier,
+            "parting": int(self.parting),
+            **_places(bool(self.preload)),
+        }
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", "-c", START, json.dumps(config), FOLDER],
@@ -98,7 +113,9 @@ class Zygote:
             raise SandboxUnavailable(f"the local sandbox did not start ({e or 'no answer'})\n{REMEDIES}") from None
         if "error" in answer:
             self.close()
-            raise SandboxUnavailable(f"the local sandbox cannot be built here: {answer['error']}\n{REMEDIES}")
+            raise SandboxUnavailable(
+                f"the local sandbox ({self.tier}) cannot be built here: {answer['error']}\n{REMEDIES}"
+            )
 
     def close(self) -> None:
         """End it; the sessions' inits end with it."""

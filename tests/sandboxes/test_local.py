@@ -130,6 +130,9 @@ def _runs(pid: int) -> bool:
 def test_a_zygote_that_is_killed_is_replaced(backend: Any, sandbox: Any, run: Run) -> None:
     os.kill(backend._zygote.process.pid, signal.SIGKILL)
     backend._zygote.process.wait()
+    deadline = time.monotonic() + 20
+    while _runs(sandbox._session._pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
     lost = run(sandbox.exec("1"))
     assert lost.status.value == "infra_error"
     assert run(sandbox.exec("1 + 1")).result == "2"

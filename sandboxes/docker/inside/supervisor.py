@@ -124,7 +124,7 @@ class Supervisor:
         for target, fd in enumerate(high):
             os.dup2(fd, target, inheritable=target != 3)
         os.closerange(4, min(os.sysconf("SC_OPEN_MAX"), 1 << 20))
-        Worker(socket.socket(fileno=3)).run()
+        Worker(socket.socket(fileno=3), _end_others).run()
 
     def _undump(self, value: int) -> None:
         """0: its memory and descriptors are not for other processes of the same user."""
@@ -253,3 +253,8 @@ def _oom_file() -> int | None:
         with contextlib.suppress(OSError):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     return None
+
+
+def _end_others() -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)  # all of the container but the worker and its init

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
+from . import seccomp
 from .syscalls import call, prctl
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
@@ -27,6 +30,42 @@ _ETC = ("ld.so.cache", "localtime", "alternatives", "mime.types")
 _ACCOUNTS = {"passwd": f"agent:x:{NOBODY}:{NOBODY}::{WORK}:/bin/sh\n", "group": f"agent:x:{NOBODY}:\n", "hosts": ""}
 
 
+class Namespaces:
+    """See `tiers.Tier`."""
+
+    flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+
+    def __init__(self, binds: Sequence[str], packages: Sequence[str]):
+        self._binds = binds
+        self._moved = {path: f"/packages/{i}" for i, path in enumerate(packages)}
+        self.packages: Sequence[str] = list(self._moved.values())
+
+    def build(self) -> None:
+        build_root(self._binds, self._moved)
+        self._filter = seccomp.prepare()
+
+    def enter(self, limits: Mapping[str, Any]) -> None:
+        enter_session(os.getuid(), os.getgid(), limits)
+        set_limits(limits)
+        drop_rights()
+
+    def seal_init(self) -> None:
+        seccomp.install(self._filter)
+
+    def seal_worker(self, limits: Mapping[str, Any]) -> None: ...
+
+    def end_others(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # of its pid namespace
+
+    def wait(self, worker: int, limits: Mapping[str, Any]) -> int:
+        """Reap whatever ends here; when the worker does, so does the session."""
+        while True:
+            pid, status = os.wait()
+            if pid == worker:
+                return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
     call("mount", source.encode(), target.encode(), kind.encode() if kind else None, flags, data.encode() or None)
 
@@ -41,7 +80,7 @@ def build_root(binds: Sequence[str], moved: Mapping[str, str]) -> bool:
     privileged = _leave()
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     # opened before the stage covers anything, in this mount namespace, so that any path may be bound
-    opened = {path: os.open(path, os.O_PATH) for path in [*_sources(binds), *moved]}
+    opened = {path: os.open(path, os.O_PATH) for path in [*sources(binds), *moved]}
     mount("none", _STAGE, "tmpfs", MS_NOSUID, "size=1m,mode=0755")
     for name in ("proc", "dev", "dev/shm", "etc", "tmp", WORK[1:], "run"):
         os.makedirs(f"{_STAGE}/{name}", 0o755)
@@ -98,7 +137,7 @@ def map_ids(inside_uid: int, inside_gid: int, uid: int, gid: int) -> None:
             file.write(line)
 
 
-def _sources(binds: Sequence[str]) -> list[str]:
+def sources(binds: Sequence[str]) -> list[str]:
     wanted = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/proc"]
     wanted += [f"/etc/{name}" for name in _ETC] + [f"/dev/{name}" for name in _DEVICES]
     wanted += [path for path in binds if not any(_within(path, top) for top in ("/usr", "/bin", "/lib", "/lib64"))]
@@ -128,7 +167,7 @@ def _bind(fd: int, target: str, is_folder: bool, devices: bool) -> None:
         os.close(at)
 
 
-def enter_session(uid: int, gid: int, limits: Mapping[str, int]) -> None:
+def enter_session(uid: int, gid: int, limits: Mapping[str, Any]) -> None:
     """Inside fresh user, mount, pid, ipc, uts and cgroup namespaces: a disk and a /proc of one's own."""
     map_ids(NOBODY, NOBODY, uid, gid)
     disk = f"size={limits['disk']},nr_inodes={limits['inodes']},mode=0755"
@@ -143,17 +182,29 @@ def enter_session(uid: int, gid: int, limits: Mapping[str, int]) -> None:
 
 def drop_rights() -> None:
     """No capability in any set, nor a way back to one."""
+    drop_bounds()
+    keep_rights()
+
+
+def drop_bounds(kept: Sequence[int] = ()) -> None:
+    """No program that is started later gets a capability but `kept`."""
     for capability in range(64):
         try:
-            prctl(PR_CAPBSET_DROP, capability)
+            if capability not in kept:
+                prctl(PR_CAPBSET_DROP, capability)
         except OSError:
-            break  # past the last one that this kernel knows
+            break  # past the last one that this kernel knows, or not ours to drop
+
+
+def keep_rights(kept: Sequence[int] = ()) -> None:
+    """Give up all capabilities but `kept`."""
     header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))  # _LINUX_CAPABILITY_VERSION_3, this thread
-    nothing = ctypes.create_string_buffer(24)
-    call("capset", ctypes.addressof(header), ctypes.addressof(nothing))
+    bits = sum(1 << capability for capability in kept)
+    sets = ctypes.create_string_buffer(struct.pack("=6I", bits, bits, bits, 0, 0, 0))
+    call("capset", ctypes.addressof(header), ctypes.addressof(sets))
 
 
-def set_limits(limits: Mapping[str, int]) -> None:
+def set_limits(limits: Mapping[str, Any]) -> None:
     for name, value in _rlimits(limits):
         with suppress(ValueError, OSError):  # lower than asked already, and not ours to raise
             hard = resource.getrlimit(name)[1]
@@ -161,7 +212,7 @@ def set_limits(limits: Mapping[str, int]) -> None:
             resource.setrlimit(name, (value, value))
 
 
-def _rlimits(limits: Mapping[str, int]) -> Iterable[tuple[int, int]]:
+def _rlimits(limits: Mapping[str, Any]) -> Iterable[tuple[int, int]]:
     yield resource.RLIMIT_CORE, 0
     yield resource.RLIMIT_NOFILE, limits["files"]
     yield resource.RLIMIT_NPROC, limits["processes"]

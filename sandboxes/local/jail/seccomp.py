@@ -33,7 +33,14 @@ DENIED = {
 }
 DENIED |= {"sethostname", "memfd_create"}  # files in memory that no disk limit counts
 DENIED |= {"io_setup", "io_destroy", "io_submit", "io_cancel", "io_getevents", "setxattr"}
+DENIED |= {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}
 CONDITIONAL = {"clone", "clone3", "socketpair", "ioctl", "prctl", "personality"}
+# for a session that runs as its host's own user, beside what else that user has:
+FAKED = {"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"}
+FAKED |= {"utime", "utimes", "futimesat", "utimensat"}  # answered as done: programs that copy files insist on them
+OTHERS = {"setpriority", "inotify_add_watch"}
+OF_ITSELF = {"prlimit64": 0, "sched_setaffinity": 0}
+"""Calls that take a process, by the index of that argument: only with 0, the caller."""
 
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{USER,PID,NET,IPC,UTS,NS,CGROUP}
 IOCTLS = (0x5401, 0x540F, 0x5410, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x5452)
@@ -63,8 +70,8 @@ def _one_of(number: int, argument: int, values: Sequence[int]) -> list[_Op]:
     return [(_JEQ, 0, len(body), number), *body]
 
 
-def program(machine: str = MACHINE) -> list[_Op]:
-    """The filter's instructions."""
+def program(machine: str = MACHINE, own_user: bool = False) -> list[_Op]:
+    """The filter's instructions; `own_user`: the session's user is that of its host."""
     table = TABLES[machine]
     ops: list[_Op] = [(_LD, 0, 0, _ARCH), (_JEQ, 1, 0, AUDIT_ARCH[machine]), _ret(KILL), (_LD, 0, 0, _NR)]
     if machine == "x86_64":
@@ -82,8 +89,15 @@ def program(machine: str = MACHINE) -> list[_Op]:
     ops += _one_of(table["ioctl"], 1, IOCTLS)
     ops += _one_of(table["prctl"], 0, PRCTLS)
     ops += _one_of(table["personality"], 0, (0xFFFFFFFF, 0))
+    passed_over = DENIED | CONDITIONAL
+    if own_user:
+        passed_over |= FAKED | OTHERS | set(OF_ITSELF)
+        for name, argument in OF_ITSELF.items():
+            ops += _one_of(table[name], argument, (0,))
+        for number in (table[name] for name in sorted(FAKED & set(table))):
+            ops += [(_JEQ, 0, 1, number), _ret(ERRNO)]
     for name, number in table.items():
-        if name not in DENIED and name not in CONDITIONAL:
+        if name not in passed_over:
             ops += [(_JEQ, 0, 1, number), _ret(ALLOW)]
     ops.append(_ret(ERRNO | errno.EPERM))
     return ops
@@ -93,9 +107,9 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("ops", ctypes.c_void_p))
 
 
-def prepare() -> _Program:
+def prepare(own_user: bool = False) -> _Program:
     """The filter in the kernel's shape; keeps what it points to alive."""
-    code = b"".join(struct.pack("=HBBI", *op) for op in program())
+    code = b"".join(struct.pack("=HBBI", *op) for op in program(own_user=own_user))
     buffer = ctypes.create_string_buffer(code, len(code))
     made = _Program(len(code) // 8, ctypes.addressof(buffer))
     made.buffer = buffer

@@ -33,7 +33,8 @@ clone 220 execve 221 mmap 222 fadvise64 223 mprotect 226 msync 227 mlock 228 mun
 accept4 242 recvmmsg 243 wait4 260 prlimit64 261 sendmmsg 269 renameat2 276 seccomp 277 getrandom 278 memfd_create
 279 execveat 281 membarrier 283 mlock2 284 copy_file_range 285 preadv2 286 pwritev2 287 statx 291 rseq 293
 pidfd_send_signal 424 pidfd_open 434 clone3 435 close_range 436 openat2 437 faccessat2 439 epoll_pwait2 441
-mount_setattr 442 futex_waitv 449 fchmodat2 452 sethostname 161 pivot_root 41 mount 40 umount2 39 unshare 97 capset
+mount_setattr 442 landlock_create_ruleset 444 landlock_add_rule 445 landlock_restrict_self 446 futex_waitv 449
+fchmodat2 452 sethostname 161 pivot_root 41 mount 40 umount2 39 unshare 97 capset
 91 socket 198
 """
 
@@ -63,7 +64,8 @@ timerfd_settime 286 timerfd_gettime 287 accept4 288 signalfd4 289 eventfd2 290 e
 inotify_init1 294 preadv 295 pwritev 296 recvmmsg 299 prlimit64 302 sendmmsg 307 getcpu 309 renameat2 316 seccomp
 317 getrandom 318 memfd_create 319 execveat 322 membarrier 324 mlock2 325 copy_file_range 326 preadv2 327 pwritev2
 328 statx 332 rseq 334 pidfd_send_signal 424 pidfd_open 434 clone3 435 close_range 436 openat2 437 faccessat2 439
-epoll_pwait2 441 mount_setattr 442 futex_waitv 449 fchmodat2 452 epoll_create 213 sethostname 170
+epoll_pwait2 441 mount_setattr 442 landlock_create_ruleset 444 landlock_add_rule 445 landlock_restrict_self 446
+futex_waitv 449 fchmodat2 452 epoll_create 213 sethostname 170
 """
 
 

@@ -11,14 +11,13 @@ import io
 import linecache
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
 import time
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .wire import pack, receive
@@ -28,10 +27,12 @@ _FILE = "<code {}>"
 
 
 class Worker:
-    """Answers frames until the stream ends."""
+    """Answers frames until the stream ends. `end_others` ends whatever else the session runs."""
 
-    def __init__(self, connection: socket.socket):
+    def __init__(self, connection: socket.socket, end_others: Callable[[], None]):
         self._connection = connection
+        self._end_others = end_others
+        self._folder = os.environ.pop("AGENTGYM_FOLDER", "")
         self._count = 0
         self._terminal: Terminal | None = None
         self._begin()
@@ -105,27 +106,35 @@ class Worker:
         return {"status": "error" if code or ended else "ok", "exit_code": code, **error}, b""
 
     def do_afresh(self, message: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)  # all but itself and its init
+        self._end_others()
         self._terminal = None
         self._begin()
         return {"status": "ok"}, b""
 
     def do_workdir(self, message: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
-        os.makedirs(message["path"], exist_ok=True)
-        os.chdir(message["path"])
+        os.makedirs(self._place(message["path"]), exist_ok=True)
+        os.chdir(self._place(message["path"]))
         return {"status": "ok"}, b""
 
     def do_write(self, message: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        os.makedirs(os.path.dirname(os.path.abspath(message["path"])), exist_ok=True)
-        with open(message["path"], "wb") as file:
+        path = os.path.abspath(self._place(message["path"]))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
             file.write(data)
         return {"status": "ok"}, b""
 
     def do_read(self, message: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
-        with open(message["path"], "rb") as file:
-            data = file.read(message["max_bytes"] + 1)
-        return {"status": "ok"}, data
+        with open(self._place(message["path"]), "rb") as file:
+            data = bytearray()  # in pieces: a read of so much would ask for so much memory first
+            while part := file.read(min(1 << 20, message["max_bytes"] + 1 - len(data))):
+                data += part
+        return {"status": "ok"}, bytes(data)
+
+    def _place(self, path: str) -> str:
+        """/work and /tmp are the session's own, wherever they are."""
+        if self._folder and f"{path}/".startswith(("/work/", "/tmp/")) and not path.startswith(f"{self._folder}/"):
+            return self._folder + path
+        return path
 
 
 class Terminal:

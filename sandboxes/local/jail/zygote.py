@@ -16,23 +16,15 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from . import keeper, tiers
 from . import namespaces as walls
-from . import seccomp
 from .syscalls import call, prctl
 from .wire import pack
 from .worker import Worker
 
-SESSION_FLAGS = (
-    walls.CLONE_NEWUSER
-    | walls.CLONE_NEWNS
-    | walls.CLONE_NEWPID
-    | walls.CLONE_NEWIPC
-    | walls.CLONE_NEWUTS
-    | walls.CLONE_NEWCGROUP
-)
 CONTROL = 3
 """The descriptor of a session's stream, in the session."""
 
@@ -41,12 +33,11 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     host = socket.socket(fileno=config["fd"])
     try:
-        packages = {path: f"/packages/{i}" for i, path in enumerate(config["path"])}
-        walls.build_root(config["binds"], packages)
-        sys.path[:] = [*(path for path in sys.path if path not in config["forget"]), *packages.values()]
+        tier = tiers.make(config["tier"], config["binds"], config["path"])
+        tier.build()
+        sys.path[:] = [*(path for path in sys.path if path not in config["forget"]), *tier.packages]
         for name in config["preload"]:  # behind the walls already, and from where sessions will find the rest of them
             importlib.import_module(name)
-        program = seccomp.prepare()
     except Exception as e:
         host.send(json.dumps({"error": f"{type(e).__name__}: {e}"}).encode())
         return
@@ -54,11 +45,12 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     host.send(json.dumps({"ready": os.getpid()}).encode())
-    serve(host, program)
+    serve(host, tier, config["parting"])
 
 
-def serve(host: socket.socket, program: Any) -> None:
-    """Fork on request and reap, until the host's end closes."""
+def serve(host: socket.socket, tier: tiers.Tier, parting: int) -> None:
+    """Fork on request and reap, until the host's end closes. `parting`: the signal that ends a session."""
+    inits: set[int] = set()
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -70,81 +62,94 @@ def serve(host: socket.socket, program: Any) -> None:
         if wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
-            _reap()
+            _reap(inits)
         if host.fileno() in ready:
             data, fds, _, _ = socket.recv_fds(host, 65536, 3)
             if not data:
                 return
-            _answer(host, json.loads(data), fds, program, (wake_read, wake_write))
+            pid = _answer(host, {**json.loads(data), "parting": parting}, fds, tier)
+            inits |= {pid} - {-1}
 
 
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def _reap(inits: set[int]) -> None:
+    """Bury whoever ended; what is adopted is of an init that was killed, and is ended too."""
+    while True:
+        inits -= {pid for pid, _ in keeper.reaped()}
+        adopted = [pid for pid in keeper.children(os.getpid()) if pid not in inits]
+        if not adopted:
+            return
+        keeper.strike([pid for top in adopted for pid in (top, *keeper.descendants(top))])
 
 
-def _answer(
-    host: socket.socket, limits: Mapping[str, int], fds: Sequence[int], program: Any, own: Sequence[int]
-) -> None:
+def _answer(host: socket.socket, limits: Mapping[str, Any], fds: Sequence[int], tier: tiers.Tier) -> int:
     try:
-        pid = _clone()
+        pid = _clone(tier.flags)
     except OSError as e:
         host.send(json.dumps({"error": str(e)}).encode())
         pid = -1
     if pid == 0:
-        _session(limits, fds, program)
+        _session(limits, fds, tier)
     for fd in fds:
         os.close(fd)
     if pid > 0:
         pidfd = os.pidfd_open(pid)
         socket.send_fds(host, [json.dumps({"pid": pid}).encode()], [pidfd])
         os.close(pidfd)
+    return pid
 
 
-def _clone() -> int:
+def _clone(flags: int) -> int:
     """fork into new namespaces; what CPython does around a fork is done around it."""
     ctypes.pythonapi.PyOS_BeforeFork()
     pid = -1
     try:
-        pid = call("clone", SESSION_FLAGS | signal.SIGCHLD, 0, 0, 0, 0)
+        pid = call("clone", flags | signal.SIGCHLD, 0, 0, 0, 0)
     finally:
         (ctypes.pythonapi.PyOS_AfterFork_Child if pid == 0 else ctypes.pythonapi.PyOS_AfterFork_Parent)()
     return pid
 
 
-def _session(limits: Mapping[str, int], fds: Sequence[int], program: Any) -> None:
-    """The child: init of its own pid namespace. Never returns."""
+def _session(limits: Mapping[str, Any], fds: Sequence[int], tier: tiers.Tier) -> None:
+    """The child: a session's init. Never returns."""
     code = 70
     try:
-        prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(walls.PR_SET_PDEATHSIG, limits["parting"])
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         stream = _own_descriptors(fds)
         connection = socket.socket(fileno=stream)
-        try:
+        with _told(connection):
             os.setsid()
-            walls.enter_session(os.getuid(), os.getgid(), limits)
-            walls.set_limits(limits)
-            walls.drop_rights()
+            tier.enter(limits)
             if not connection.recv(1):  # the host says go once the session is where its memory is counted
+                if limits["folder"]:
+                    keeper.remove(limits["folder"])
                 os._exit(0)
-            seccomp.install(program)
-        except Exception as e:
-            connection.sendall(pack({"failed": f"{type(e).__name__}: {e}"}))
-            os._exit(71)
+            tier.seal_init()
         prctl(walls.PR_SET_DUMPABLE, 0)  # init's memory is not the session's to read
         worker = os.fork()
         if worker == 0:
+            with _told(connection):
+                tier.seal_worker(limits)
             prctl(walls.PR_SET_DUMPABLE, 1)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             connection.sendall(pack({"ready": True}))
-            Worker(connection).run()
+            Worker(connection, tier.end_others).run()
             os._exit(0)
         connection.close()
-        code = _init(worker)
+        code = tier.wait(worker, limits)
     finally:
         os._exit(code)
+
+
+@contextlib.contextmanager
+def _told(connection: socket.socket) -> Iterator[None]:
+    """Whatever fails is told to the host, and ends the process."""
+    try:
+        yield
+    except Exception as e:
+        connection.sendall(pack({"failed": f"{type(e).__name__}: {e}"}))
+        os._exit(71)
 
 
 def _own_descriptors(fds: Sequence[int]) -> int:
@@ -155,11 +160,3 @@ def _own_descriptors(fds: Sequence[int]) -> int:
         os.dup2(fd, target, inheritable=target != CONTROL)
     os.closerange(CONTROL + 1, 1 << 20)
     return CONTROL
-
-
-def _init(worker: int) -> int:
-    """Reap whatever ends here; when the worker does, so does the session."""
-    while True:
-        pid, status = os.wait()
-        if pid == worker:
-            return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
