@@ -22,6 +22,8 @@ ENVIRONMENT = {"HOME": WORK, "TMPDIR": "/tmp", "LANG": "C.UTF-8", "USER": "agent
 OOM_SCORE = 500
 """Where the machine itself runs out of memory, containers go before the trainer."""
 LEAST_FILES = 32
+OWN_MEMORY = 16 << 20
+"""What supervisor and worker take before any code runs: not the code's to pay."""
 PERIOD = 10_000
 """Microseconds over which CPU time is counted: a container that has used its own up is held for at most so long, its
 supervisor too. The engine's own 100 ms would be how late a deadline is met."""
@@ -63,8 +65,8 @@ def settings(plan: Plan, walls: Walls) -> dict[str, Any]:
         "privileged": False,
         "read_only": walls.read_only,
         "tmpfs": dict.fromkeys((*FOLDERS, *own), f"rw,exec,{size}"),
-        "mem_limit": limits.memory,
-        "memswap_limit": limits.memory,
+        "mem_limit": limits.memory + OWN_MEMORY,
+        "memswap_limit": limits.memory + OWN_MEMORY,
         "pids_limit": limits.processes + 2,  # its supervisor and its worker
         "cpu_period": PERIOD,
         "cpu_quota": max(1000, int(walls.cpus * PERIOD)),

@@ -120,6 +120,8 @@ class ContainerSession:
             return await self._reply(expected)
         finally:
             self._busy = False
+            if self._ending:
+                self.hang_up()
 
     async def _reply(self, expected: int) -> tuple[bytes, dict[str, Any], bytes]:
         answer = bytearray()
@@ -203,7 +205,8 @@ class ContainerSession:
 
     def abandon(self) -> None:
         """Remove the container, whatever runs in it. Blocks."""
-        self.hang_up()
+        if not self._busy:  # closed under a loop that waits on it, it would never wake that
+            self.hang_up()
         self.gone = remove(self._engine, self.name) == ""
 
     def hang_up(self) -> None:

@@ -18,6 +18,7 @@ import pytest
 from agentgym.errors import SandboxFault, SandboxUnavailable
 from agentgym.execution import ExecStatus, SandboxLimits, SandboxSpec
 from agentgym.sandboxes.docker import DockerBackend
+from agentgym.sandboxes.docker.containers import OWN_MEMORY
 from agentgym.sandboxes.docker.owners import BUILT, LABEL, labels
 
 Run = Callable[..., Any]
@@ -42,7 +43,7 @@ def test_the_engine_holds_the_walls(sandbox: Any, client: Any, spec: SandboxSpec
     assert (host["NetworkMode"], host["IpcMode"], host["Privileged"]) == ("none", "none", False)
     assert (host["CapDrop"], host["CapAdd"], host["ReadonlyRootfs"]) == (["ALL"], None, True)
     assert host["SecurityOpt"] == ["no-new-privileges"]
-    assert host["Memory"] == host["MemorySwap"] == spec.limits.memory
+    assert host["Memory"] == host["MemorySwap"] == spec.limits.memory + OWN_MEMORY
     assert (host["PidsLimit"], host["CpuQuota"] / host["CpuPeriod"]) == (spec.limits.processes + 2, 1)
     assert {"core": 0, "fsize": spec.limits.disk, "nofile": 256}.items() <= {
         bound["Name"]: bound["Hard"] for bound in host["Ulimits"]
