@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Watchdog:
                 if not watches:
                     self._wake.clear()
             for watch in watches:
-                if not watch.fired and held(watch.init) > watch.limit:
+                if not watch.fired and held(watch.init) > watch.limit and held(watch.init, _share) > watch.limit:
                     watch.fired = True
                     with contextlib.suppress(OSError):  # it has ended by itself
                         signal.pidfd_send_signal(watch.pidfd, signal.SIGKILL)
@@ -65,16 +65,31 @@ class Watchdog:
                 self._wake.wait()
 
 
-def held(init: int) -> int:
-    """Bytes of memory that a process and all below it hold (shared pages count once for each)."""
+def held(init: int, of: Callable[[int], int] | None = None) -> int:
+    """Bytes of memory that a process and all below it hold, each as `of` says.
+
+    `_resident` is quick, and counts a page that a fork shares once for each; `_share` counts it once in all, and reads
+    the process's whole page table.
+    """
     total, pending = 0, [init]
     while pending:
         pid = pending.pop()
-        try:
-            resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-            total += (int(resident) - int(shared)) * PAGE
+        with contextlib.suppress(OSError, ValueError):  # it ended while we looked
+            total += (of or _resident)(pid)
             for task in os.listdir(f"/proc/{pid}/task"):
                 pending += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-        except (OSError, ValueError):
-            continue  # it ended while we looked
     return total
+
+
+def _resident(pid: int) -> int:
+    resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * PAGE
+
+
+def _share(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except PermissionError:
+        return _resident(pid)
+    kib = {line.partition(":")[0]: int(line.split()[1]) for line in lines[1:]}
+    return (kib["Pss"] - kib.get("Pss_File", 0)) << 10

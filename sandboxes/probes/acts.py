@@ -86,7 +86,8 @@ class Code:
     seconds: float = 20.0
 
     async def run(self, stage: Stage) -> Finding:
-        if self.needs and not (stage.host.facts["ids"].get(self.needs) or stage.host.facts.get(self.needs)):
+        facts = stage.host.facts
+        if self.needs and not facts["ids"].get(self.needs, facts.get(self.needs)):
             missing = Seen("na", f"this machine has no {self.needs} to reach")
             return Finding(self.name, missing, missing)
         control = await self._outside(stage)

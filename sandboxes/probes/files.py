@@ -91,7 +91,8 @@ except OSError:
 _TAR = """
 import io, tarfile
 os.makedirs("inner", exist_ok=True)
-tarfile.open(fileobj=io.BytesIO(bytes.fromhex(HOST["tar"]))).extractall("inner", filter="fully_trusted")
+FILTER = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+tarfile.open(fileobj=io.BytesIO(bytes.fromhex(HOST["tar"]))).extractall("inner", **FILTER)
 """
 
 

@@ -123,9 +123,12 @@ class Worker:
         return {"status": "ok"}, b""
 
     def do_read(self, message: Mapping[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        data, most = bytearray(), message["max_bytes"] + 1
         with open(message["path"], "rb") as file:
-            data = file.read(message["max_bytes"] + 1)
-        return {"status": "ok"}, data
+            # in parts: room for all that might be there is more than the session may have
+            while len(data) < most and (part := file.read(min(1 << 20, most - len(data)))):
+                data += part
+        return {"status": "ok"}, bytes(data)
 
 
 class Terminal:
