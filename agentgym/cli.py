@@ -23,6 +23,7 @@ from agentgym.report.progress import duration
 from agentgym.report.summary import headline, write_json
 from agentgym.report.terminal import mendable, quiet_libraries, reporting, resumable
 from agentgym.run_folder import RunFolder, model_path
+from agentgym.sandbox_commands import sandbox_app
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONFIGURED = ("train", "sft", "eval", "play")
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(sandbox_app)
 
 EnvOption = Annotated[str | None, typer.Option("--env", help="Environment: an id, or [bold]path.py:name[/].")]
 DataOption = Annotated[str | None, typer.Option("--data", help="JSONL file of tasks, or a Hugging Face data set's id.")]

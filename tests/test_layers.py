@@ -18,7 +18,11 @@ MAY_IMPORT = {
     "trainers": (),
 }
 INSIDE = ROOT / "sandboxes" / "local" / "jail"  # also loaded by an interpreter that knows nothing of the package
-COMPOSITION_ROOTS = {"agentgym/__init__.py", "agentgym/cli.py"}  # they know everyone, lazily
+COMPOSITION_ROOTS = {
+    "agentgym/__init__.py",
+    "agentgym/cli.py",
+    "agentgym/sandbox_commands.py",
+}  # they know everyone, lazily
 
 
 def modules(layer: str) -> Iterator[Path]:

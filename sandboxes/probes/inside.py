@@ -27,6 +27,8 @@ def escaped(detail=""):
     print("@probe escaped", str(detail).replace("\\n", " ")[:300], flush=True)
 def contained(detail=""):
     print("@probe contained", str(detail).replace("\\n", " ")[:300], flush=True)
+def refused(e):
+    contained(errno.errorcode[e.errno] if getattr(e, "errno", None) in errno.errorcode else repr(e))
 def call(name, *args):
     libc = ctypes.CDLL(None, use_errno=True)
     long = [ctypes.c_long(a) if isinstance(a, int) else a for a in args]
@@ -49,7 +51,7 @@ def child(act):
         try:
             said = "+" + str(act())
         except (OSError, MemoryError) as e:
-            said = "-" + repr(e)
+            said = "-" + errno.errorcode.get(getattr(e, "errno", None), repr(e))
         except BaseException as e:
             said = "!" + repr(e)
         try:
@@ -83,7 +85,7 @@ def program(code: str, host: Mapping[str, Any]) -> str:
     return (
         f"import json\nHOST = json.loads({json.dumps(host)!r})\n{_ACTS}\n"
         f"try:\n{textwrap.indent(textwrap.dedent(code).strip(), '    ')}\n"
-        "except (OSError, MemoryError) as e:\n    contained(repr(e))\n"
+        "except (OSError, MemoryError) as e:\n    refused(e)\n"
     )
 
 

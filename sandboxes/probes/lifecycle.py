@@ -19,7 +19,7 @@ from agentgym.sandboxes.probes.inside import judge, program
 from agentgym.sandboxes.probes.rows import Seen
 
 _LOOP = "tag()\nwhile True:\n    pass"
-_DEAF = """
+DEAF = """
 tag()
 for number in set(range(1, 32)) - {9, 11, 19}:
     try:
@@ -29,8 +29,8 @@ for number in set(range(1, 32)) - {9, 11, 19}:
 while True:
     pass
 """
-_HANG = 'import re\ntag()\nre.match("(a+)+$", "a" * 60 + "b")'
-_DAEMON = """
+HANG = 'import re\ntag()\nre.match("(a+)+$", "a" * 60 + "b")'
+DAEMON = """
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -300,12 +300,12 @@ async def _late_outside(stage: Stage) -> Seen:
 _NO_ZYGOTE = "a zygote is the backend's own; there is none without it"
 PROBES = (
     Probe(36, "endless loop", (endless("loop", _LOOP),)),
-    Probe(37, "signals ignored", (endless("deaf loop", _DEAF, politely=signal.SIGTERM),)),
-    Probe(38, "a hang in C", (endless("regular expression", _HANG),)),
+    Probe(37, "signals ignored", (endless("deaf loop", DEAF, politely=signal.SIGTERM),)),
+    Probe(38, "a hang in C", (endless("regular expression", HANG),)),
     Probe(
         39,
         "daemons and zombies",
-        (Driven("daemon", *_outlived(_DAEMON, 0.6)), Driven("zombies", *_outlived(_ZOMBIES, 0.15))),
+        (Driven("daemon", *_outlived(DAEMON, 0.6)), Driven("zombies", *_outlived(_ZOMBIES, 0.15))),
     ),
     Probe(40, "crashes", (Driven("crashes", _crashed_inside, _crashed_outside),)),
     Probe(41, "the supervisor is killed", (Driven("kill", _orphaned(_SUPERVISOR, True), _orphaned(_ORPHAN, False)),)),

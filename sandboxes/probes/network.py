@@ -35,7 +35,7 @@ for path in ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/contai
         socket.socket(socket.AF_UNIX).connect(path)
         escaped(path)
     except OSError as e:
-        contained(repr(e))
+        refused(e)
 """
 _RAW = """
 import socket

@@ -113,7 +113,7 @@ except RuntimeError as e:
 finally:
     end.set()
 """
-_BREED = """
+BREED = """
 tag()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 for _ in range(GENERATIONS):
@@ -284,7 +284,7 @@ PROBES = (
         (
             Code("processes", _FORKS, ends=_ENDED),
             Code("threads", _THREADS, ends=_ENDED),
-            endless("until the deadline", _BREED.replace("GENERATIONS", "12"), _BREED.replace("GENERATIONS", "4")),
+            endless("until the deadline", BREED.replace("GENERATIONS", "12"), BREED.replace("GENERATIONS", "4")),
         ),
     ),
     Probe(
