@@ -57,6 +57,8 @@ BOMBS: dict[str, tuple[str, float, set[ExecStatus]]] = {
     "descriptors": ("import os\nwhile True: os.dup(0)", 10, {ExecStatus.error}),
     "forged reply": ("import os; os.write(3, b'\\xff' * 100)", 10, {ExecStatus.ok, *ENDED}),
 }
+SPOILT = {"forged reply", "kills all", "many files", "disk flood"}
+"""What such a session says next, or can still write, is its own affair: another one goes on."""
 
 
 def watch(backend: LocalBackend | None = None) -> dict[str, int]:
@@ -116,6 +118,7 @@ def _tops() -> list[Path]:
 
 
 async def session(backend: LocalBackend, rng: random.Random, counts: Counter[str], wrong: list[str]) -> None:
+    counts["sessions"] += 1
     box = await backend.create(SPEC)
     try:
         for i in range(CALLS):
@@ -126,8 +129,10 @@ async def session(backend: LocalBackend, rng: random.Random, counts: Counter[str
                 counts[f"{name}: {done.status.value}"] += 1
                 if done.status not in allowed:
                     wrong.append(f"{name}: {done.status.value} {done.error}")
-                if name in ("forged reply", "kills all", "many files", "disk flood"):
-                    break  # what this session says next, or can still write, is its own affair
+                if name in SPOILT:
+                    await box.close()
+                    counts["sessions"] += 1
+                    box = await backend.create(SPEC)
                 continue
             done = await box.exec(f"print({i} * {i}); {i} + 1")
             counts[f"plain: {done.status.value}"] += 1
@@ -162,13 +167,13 @@ async def soak(scale: float, seed: int, samples: list[dict[str, int]]) -> dict[s
     while done < total:
         await some(min(part, total - done))
         done = min(total, done + part)
-        samples.append({"sessions": done, **watch(backend)})
-        print(f"{done}/{total} sessions, {sum(counts.values())} calls: {samples[-1]}", flush=True)
+        samples.append({"sessions": counts["sessions"], **watch(backend)})
+        print(f"{done}/{total} rounds of {CALLS} calls: {samples[-1]}", flush=True)
     last = watch(backend)
     await backend.aclose()
     await asyncio.sleep(0.2)
     return {
-        "sessions": total,
+        "sessions": counts.pop("sessions"),
         "executions": sum(counts.values()),
         "hostile": sum(n for name, n in counts.items() if not name.startswith("plain")),
         "wall_s": time.monotonic() - began,

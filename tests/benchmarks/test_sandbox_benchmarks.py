@@ -35,8 +35,8 @@ def test_a_short_soak_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(out.read_text())
-    assert (found["left"], found["wrong_count"], found["sessions"]) == ([], 0, 10)
-    assert found["executions"] > 100
+    assert (found["left"], found["wrong_count"], found["executions"]) == ([], 0, 250)
+    assert found["sessions"] >= 10
     assert found["hostile"] > 0
 
 
