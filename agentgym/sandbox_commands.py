@@ -25,6 +25,7 @@ sandbox_app = typer.Typer(
 )
 
 BackendOption = Annotated[str, typer.Option("--backend", help="local, docker, e2b, or [bold]path.py:Class[/].")]
+ImageOption = Annotated[str | None, typer.Option("--image", help="Image of the docker backend's containers.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 COLOURS = {"contained": "green", "ok": "green", "escaped": "bold red", "failed": "bold red", "na": "dim"}
 BEGIN, END = "<!-- probes: begin -->", "<!-- probes: end -->"
@@ -54,7 +55,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As a JSON objec
 @sandbox_app.command("probe")
 def probe(
     backend: BackendOption = "local",
-    to_json: JsonOption = None,
+    to_json: ImageOption = Annotated[str | None, typer.Option("--image", help="Image of the docker backend's containers.")]
+JsonOption = None,
     only: Annotated[str, typer.Option("--only", help="Numbers, as 1,5-9.")] = "",
     markdown: Annotated[
         Path | None, typer.Option("--markdown", help="Put the table into this file, between its two probe marks.")
@@ -70,13 +72,18 @@ def probe(
     if markdown is not None and not _marked(markdown):
         raise ConfigError(f"--markdown {markdown}: no such file with the lines {BEGIN} and {END}")
     numbers, console = parse_numbers(only), Console()
+    options = {"image": image} if image else {}
 
     async def run() -> list[Row]:
-        made = make_backend(backend)
+        made = make_backend(backend, **options)
         try:
             with console.status("") as status:
                 return await run_probes(
-                    made, name=backend, only=numbers, on_row=lambda row: status.update(f"{row.probe} {row.name}")
+                    made,
+                    name=backend,
+                    options=options,
+                    only=numbers,
+                    on_row=lambda row: status.update(f"{row.probe} {row.name}"),
                 )
         finally:
             await made.aclose()
@@ -140,7 +147,8 @@ def _markdown(backend: str, rows: Sequence[Row]) -> str:
 @sandbox_app.command("bench")
 def bench(
     backend: BackendOption = "local",
-    to_json: JsonOption = None,
+    to_json: ImageOption = Annotated[str | None, typer.Option("--image", help="Image of the docker backend's containers.")]
+JsonOption = None,
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="New sessions to measure.")] = 100,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Calls of one session.")] = 2000,
     ends: Annotated[int, typer.Option("--ends", min=1, help="Ends of each hostile kind.")] = 10,
@@ -150,9 +158,10 @@ def bench(
     from agentgym.sandboxes.bench import bench as measure
 
     console = Console()
+    options = {"image": image} if image else {}
 
     async def run() -> dict[str, Any]:
-        made = make_backend(backend)
+        made = make_backend(backend, **options)
         try:
             with console.status("") as status:
                 return await measure(made, sessions=sessions, calls=calls, ends=ends, note=status.update)

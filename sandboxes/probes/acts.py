@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -24,12 +24,13 @@ BOMB = 384 << 20
 
 @dataclass(slots=True)
 class Stage:
-    """What a probe is given: the backend, the host's side, and a name by which the backend can be made again."""
+    """What a probe is given: the backend, the host's side, and a name and options by which the backend can be
+    made again."""
 
     backend: SandboxBackend
     host: Host
     name: str = ""
-    _boxes: list[Sandbox] = field(default_factory=list)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shares_machine(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -60,12 +61,12 @@ _CRASHES = {
     "abort": "import os; os.abort()",
 }
 _SUPERVISOR = """
-import asyncio, sys
+import asyncio, json, sys
 from agentgym.execution import SandboxSpec
 from agentgym.sandboxes import make_backend
 from agentgym.sandboxes.probes.acts import LIMITS
 async def main():
-    box = await make_backend(sys.argv[1]).create(SandboxSpec(LIMITS))
+    box = await make_backend(sys.argv[1], **json.loads(sys.argv[3])).create(SandboxSpec(LIMITS))
     await box.exec(open(sys.argv[2]).read(), timeout=600)
 asyncio.run(main())
 """
@@ -164,7 +165,7 @@ def _orphaned(script: str, takes_backend: bool) -> Side:
         act = stage.host.folder / f"{facts['tag']}.py"
         act.write_text(program(_LOOP, facts))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", script, stage.name, str(act)),
+            *(sys.executable, "-c", script, stage.name, str(act), json.dumps(dict(stage.options))),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,  # a pipe would be held open by what lives on

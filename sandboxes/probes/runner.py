@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 from agentgym.errors import ConfigError, SandboxUnavailable
 from agentgym.protocols import SandboxBackend
@@ -31,12 +32,14 @@ async def run_probes(
     backend: SandboxBackend,
     *,
     name: str = "",
+    options: Mapping[str, Any] | None = None,
     only: Collection[int] = (),
     on_row: Callable[[Row], None] | None = None,
 ) -> list[Row]:
     """A row for each probe (`only`: of these numbers), as each ends also given to `on_row`.
 
-    name: by which `make_backend` makes another like it; without one, that of its class is taken where it has one.
+    name, options: with which `make_backend` makes another like it; without a name, that of its class is taken where it
+    has one.
     Raises `SandboxUnavailable` where the backend makes no sandbox here, `ConfigError` for a number that is no probe.
     """
     chosen = select(only)
@@ -44,7 +47,7 @@ async def run_probes(
         raise ConfigError("this backend runs no code: there is nothing to probe")
     rows = []
     async with Host() as host:
-        stage = Stage(backend, host, name or _name(backend))
+        stage = Stage(backend, host, name or _name(backend), options or {})
         async with stage.sandbox():
             pass  # says at once where there can be none
         for probe in chosen:
