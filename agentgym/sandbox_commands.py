@@ -55,8 +55,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As a JSON objec
 @sandbox_app.command("probe")
 def probe(
     backend: BackendOption = "local",
-    to_json: ImageOption = Annotated[str | None, typer.Option("--image", help="Image of the docker backend's containers.")]
-JsonOption = None,
+    image: ImageOption = None,
+    to_json: JsonOption = None,
     only: Annotated[str, typer.Option("--only", help="Numbers, as 1,5-9.")] = "",
     markdown: Annotated[
         Path | None, typer.Option("--markdown", help="Put the table into this file, between its two probe marks.")
@@ -147,8 +147,8 @@ def _markdown(backend: str, rows: Sequence[Row]) -> str:
 @sandbox_app.command("bench")
 def bench(
     backend: BackendOption = "local",
-    to_json: ImageOption = Annotated[str | None, typer.Option("--image", help="Image of the docker backend's containers.")]
-JsonOption = None,
+    image: ImageOption = None,
+    to_json: JsonOption = None,
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="New sessions to measure.")] = 100,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Calls of one session.")] = 2000,
     ends: Annotated[int, typer.Option("--ends", min=1, help="Ends of each hostile kind.")] = 10,
