@@ -33,7 +33,7 @@ ENDED = {ExecStatus.timeout, ExecStatus.oom, ExecStatus.killed, ExecStatus.error
 BOMBS: dict[str, tuple[str, float, set[ExecStatus]]] = {
     "memory bomb": ("a = bytearray(b'x') * (400 << 20)", 10, ENDED),
     "fork bomb": (
-        "import os\nfor _ in range(12):\n    try: os.fork()\n    except OSError: pass\nwhile True: pass",
+        "import os\nfor _ in range(7):\n    try: os.fork()\n    except OSError: pass\nwhile True: pass",
         0.3,
         ENDED,
     ),

@@ -22,7 +22,7 @@ from agentgym.sandboxes.probes.resources import BREED
 ENDS = {
     "loop that ignores signals": DEAF,
     "hang in C": HANG,
-    "fork bomb": BREED.replace("GENERATIONS", "12"),
+    "fork bomb": BREED.replace("GENERATIONS", "7"),
     "daemon": DAEMON,
 }
 SPEC = SandboxSpec(SandboxLimits(processes=32, timeout=60.0))
