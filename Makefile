@@ -14,7 +14,7 @@ FAST  := not slow and not shapes and not sglang and not docker and not gpu
 JOBS  ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-sglang test-docker test-gpu check lint types fmt controls study-seeds bench clean
+.PHONY: help install train test test-slow test-shapes test-sglang test-docker test-gpu check lint types fmt controls study-seeds bench soak docs-probes clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -76,10 +76,17 @@ study-seeds: install  ## the default run under three seeds
 	@mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/seeds.py --json $(RESULTS)/seeds.json $(ARGS)
 
-bench: install  ## speed: the engine alone, and the whole against TRL
+bench: install  ## speed: the engine alone, the whole against TRL, sandboxes against others
 	@mkdir -p $(RESULTS)
-	@for b in engine vs_trl; do \
+	@for b in engine vs_trl vs_sandboxes; do \
 	  echo "== $$b"; $(BIN)/python benchmarks/$$b.py --json $(RESULTS)/$$b.json $(ARGS) || exit 1; done
+
+soak: install  ## 50,000 executions and 2,000 sessions, hostile ones among them: nothing may be left (ARGS="--scale 0.1")
+	@mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/soak.py --json $(RESULTS)/soak.json $(ARGS)
+
+docs-probes: install  ## run the probes and put their table into docs/sandboxes.md
+	$(BIN)/agentgym sandbox probe --markdown docs/sandboxes.md $(ARGS)
 
 clean:  ## remove caches and builds; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Watch:
         """Which limit it is beyond."""
         if self.memory or self.processes:
             memory, processes = held(self.init)
-            if self.memory and memory > self.memory:
+            if self.memory and memory > self.memory and held(self.init, _share)[0] > self.memory:
                 return "memory"
             if self.processes and processes > self.processes:
                 return "processes"
@@ -79,19 +79,20 @@ class Watchdog:
                 self._wake.wait()
 
 
-def held(init: int) -> tuple[int, int]:
-    """(bytes of memory, number) of a process and all below it; shared pages count once for each."""
+def held(init: int, of: Callable[[int], int] | None = None) -> tuple[int, int]:
+    """(bytes of memory, number) of a process and all below it, the memory of each as `of` says.
+
+    `_resident` is quick, and counts a page that a fork shares once for each; `_share` counts it once in all, and reads
+    the process's whole page table.
+    """
     total, count, pending = 0, 0, [init]
     while pending:
         pid = pending.pop()
-        try:
-            resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-            total += (int(resident) - int(shared)) * PAGE
+        with contextlib.suppress(OSError, ValueError):  # it ended while we looked
+            total += (of or _resident)(pid)
             for task in os.listdir(f"/proc/{pid}/task"):
                 count += 1
                 pending += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-        except (OSError, ValueError):
-            continue  # it ended while we looked
     return total, count
 
 
@@ -112,3 +113,17 @@ def occupied(folder: str, enough: int) -> int:
                 return enough + 1  # what lies deeper cannot be counted
             continue  # it is gone, or closed: then nothing more is written to it
     return total
+
+
+def _resident(pid: int) -> int:
+    resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * PAGE
+
+
+def _share(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except PermissionError:
+        return _resident(pid)
+    kib = {line.partition(":")[0]: int(line.split()[1]) for line in lines[1:]}
+    return (kib["Pss"] - kib.get("Pss_File", 0)) << 10

@@ -16,6 +16,7 @@ import pytest
 
 from agentgym.execution import SandboxLimits, SandboxSpec
 from agentgym.sandboxes.fake import FakeBackend
+from agentgym.sandboxes.local import LocalBackend
 from agentgym.sandboxes.local.jail import seccomp, syscalls
 
 Run = Callable[..., Any]
@@ -137,6 +138,22 @@ def test_a_zygote_that_is_killed_is_replaced(backend: Any, sandbox: Any, run: Ru
     assert lost.status.value == "infra_error"
     assert run(sandbox.exec("1 + 1")).result == "2"
     run(sandbox.close())
+
+
+def test_without_control_groups_forks_are_not_taken_for_memory(
+    spec: SandboxSpec, run: Run, monkeypatch: pytest.MonkeyPatch, backend: Any
+) -> None:
+    monkeypatch.setattr("agentgym.sandboxes.local.cgroups.Groups.open", classmethod(lambda _: None))
+    watched = LocalBackend(warm=0)
+    limits = SandboxLimits(memory=64 << 20, processes=16)
+    box = run(watched.create(SandboxSpec(limits)))
+    forks = "import os, time\na = bytearray(b'x') * (20 << 20)\nfor _ in range(10):\n  if os.fork() == 0:\n    {}\n"
+    ended = "    time.sleep(0.5); os._exit(0)\nfor _ in range(10): os.wait()"
+    assert run(box.exec(forks.format("pass") + ended)).ok
+    assert run(box.exec(forks.format("b = bytearray(b'x') * (20 << 20)") + ended)).status.value == "oom"
+    run(box.write_file("small", b"x"))
+    assert run(box.read_file("small", 200 << 20)) == b"x"  # more than its address space
+    run(watched.aclose())
 
 
 @pytest.mark.parametrize("limits", [{"memory": 0}, {"timeout": -1}, {"processes": True}, {"disk": float("inf")}])
