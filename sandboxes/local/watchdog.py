@@ -80,13 +80,16 @@ class Watchdog:
 
 
 def held(init: int) -> tuple[int, int]:
-    """(bytes of memory, number) of a process and all below it; shared pages count once for each."""
+    """(bytes of memory, number of threads) of a process and all below it; shared pages count once for each.
+
+    Pages of files that are mapped are not counted: the kernel takes them back when it needs them.
+    """
     total, count, pending = 0, 0, [init]
     while pending:
         pid = pending.pop()
         try:
-            resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-            total += (int(resident) - int(shared)) * PAGE
+            words = Path(f"/proc/{pid}/status").read_text().split()
+            total += sum(int(words[words.index(name) + 1]) << 10 for name in ("RssAnon:", "RssShmem:"))
             for task in os.listdir(f"/proc/{pid}/task"):
                 count += 1
                 pending += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
