@@ -116,8 +116,9 @@ def occupied(folder: str, enough: int) -> int:
 
 
 def _resident(pid: int) -> int:
-    resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-    return (int(resident) - int(shared)) * PAGE
+    # pages of files that are mapped are not counted: the kernel takes them back when it needs them
+    words = Path(f"/proc/{pid}/status").read_text().split()
+    return sum(int(words[words.index(name) + 1]) << 10 for name in ("RssAnon:", "RssShmem:"))
 
 
 def _share(pid: int) -> int:

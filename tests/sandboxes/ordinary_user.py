@@ -20,10 +20,13 @@ RUNAWAY = (
     "import os\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: os.execv('/bin/sleep', ['sleep', '12348.5'])\n"
 )
 MANY = """
-import os, time
-for _ in range(8):
+import mmap, os, time
+for i in range(8):
   if os.fork() == 0:
-    a = bytearray(b'x') * (40 << 20)
+    if i % 2: a = bytearray(b'x') * (15 << 20)
+    else:
+      a = mmap.mmap(-1, 30 << 20)  # shared memory counts too
+      for _ in range(30): a.write(bytes(1 << 20))
     time.sleep(30)
 time.sleep(10)
 """

@@ -425,6 +425,7 @@ def test_an_ordinary_user(options: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     assert json.loads(done.stdout) == []
     assert _gone("12348.5")
+    assert _gone(f"{folder}/agentgym/sandboxes/local")  # an argument of every process of the jail's, the bomb's too
 
 
 def test_several_loops(backend: LocalBackend, spec: SandboxSpec) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .syscalls import prctl
 
@@ -55,20 +55,30 @@ def reaped() -> list[tuple[int, int]]:
 
 def end_below(finish: Callable[[], None]) -> None:
     """Kill all descendants of the caller; `finish` ends those of a user."""
-    while below := descendants(os.getpid()):
-        strike(below)
+    while descendants(os.getpid()):
+        strike(lambda: descendants(os.getpid()))
         finish()
         reaped()
     finish()
 
 
-def strike(pids: Sequence[int]) -> None:
-    """Kill; stopped first, since what stands still does not fork."""
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
+def strike(found: Callable[[], Sequence[int]]) -> None:
+    """Kill what is found. First all of it is stopped: as long as it stands still but is there, nothing takes its place.
+
+    Killed one by one, a fork bomb refills what it loses faster than one can count it.
+    """
+    stopped: set[int] = set()
+    while new := set(found()) - stopped:
+        _send(signal.SIGSTOP, new)
+        stopped |= new
+    _send(signal.SIGKILL, stopped)
     time.sleep(0.0005)  # they take a moment
+
+
+def _send(number: signal.Signals, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
 
 
 def descendants(top: int) -> list[int]:

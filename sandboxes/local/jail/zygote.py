@@ -74,11 +74,14 @@ def serve(host: socket.socket, tier: tiers.Tier, parting: int) -> None:
 def _reap(inits: set[int]) -> None:
     """Bury whoever ended; what is adopted is of an init that was killed, and is ended too."""
     while True:
-        inits -= {pid for pid, _ in keeper.reaped()}
-        adopted = [pid for pid in keeper.children(os.getpid()) if pid not in inits]
-        if not adopted:
+        inits.difference_update(pid for pid, _ in keeper.reaped())
+        if not _adopted(inits):
             return
-        keeper.strike([pid for top in adopted for pid in (top, *keeper.descendants(top))])
+        keeper.strike(lambda: [pid for top in _adopted(inits) for pid in (top, *keeper.descendants(top))])
+
+
+def _adopted(inits: set[int]) -> list[int]:
+    return [pid for pid in keeper.children(os.getpid()) if pid not in inits]
 
 
 def _answer(host: socket.socket, limits: Mapping[str, Any], fds: Sequence[int], tier: tiers.Tier) -> int:
