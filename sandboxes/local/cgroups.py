@@ -23,6 +23,8 @@ class Group:
     memory: Path
     pids: Path
     version: int
+    _events: int = -1
+    """Where the kernel counts, kept open: it is read after every call."""
 
     def limit(self, memory: int, processes: int) -> None:
         if self.version == 2:
@@ -52,9 +54,16 @@ class Group:
 
     def oom_kills(self) -> int:
         """How often the kernel ended a process here for its memory."""
-        name = "memory.events" if self.version == 2 else "memory.oom_control"
-        words = (self.memory / name).read_text().split()
-        return int(dict(zip(words[::2], words[1::2], strict=True)).get("oom_kill", 0))
+        if self._events < 0:
+            name = "memory.events" if self.version == 2 else "memory.oom_control"
+            self._events = os.open(self.memory / name, os.O_RDONLY | os.O_CLOEXEC)
+        _, found, count = os.pread(self._events, 1024, 0).partition(b"oom_kill ")
+        return int(count.split(maxsplit=1)[0]) if found else 0
+
+    def close(self) -> None:
+        if self._events >= 0:
+            os.close(self._events)
+            self._events = -1
 
 
 @dataclass(slots=True)
@@ -65,6 +74,7 @@ class Groups:
     pids: Path
     version: int
     _free: list[Group] = field(default_factory=list)
+    _all: list[Group] = field(default_factory=list)
     _made: int = 0
 
     @classmethod
@@ -97,6 +107,7 @@ class Groups:
         group = Group(self.memory / str(self._made), self.pids / str(self._made), self.version)
         for folder in dict.fromkeys((group.memory, group.pids)):
             folder.mkdir()
+        self._all.append(group)
         return group
 
     def give(self, group: Group) -> None:
@@ -104,6 +115,8 @@ class Groups:
         self._free.append(group)
 
     def close(self) -> None:
+        for group in self._all:
+            group.close()
         for top in dict.fromkeys((self.memory, self.pids)):
             _remove(top)
 

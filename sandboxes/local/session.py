@@ -31,6 +31,7 @@ _BEYOND = {
     "disk": (ExecStatus.killed, "No space left: the session wrote more than it was given"),
 }
 WATCHDOG = Watchdog()
+_UNWATCHED = contextlib.nullcontext()
 
 
 class Ended(Exception):
@@ -117,16 +118,18 @@ class Session:
         return outcome(message, oom, self._outputs(), self.limits)
 
     def _outputs(self) -> list[tuple[bytes, int]]:
-        # read from the file, whose size may be a lie of holes: no more than is shown, and the size from the kernel
-        return [(os.pread(fd, self.limits.output + 1, 0), os.fstat(fd).st_size) for fd in self._out]
+        # from the file, whose size may be a lie of holes: no more is read than is shown
+        sizes = [os.fstat(fd).st_size for fd in self._out]
+        most = self.limits.output + 1
+        return [(os.pread(fd, min(n, most), 0) if n else b"", n) for fd, n in zip(self._out, sizes, strict=True)]
 
     def _watched(self) -> contextlib.AbstractContextManager[Watch | None]:
+        if self._group is not None and not self._folder:
+            return _UNWATCHED
         watch = Watch(self._pid, self._pidfd, self._zygote.parting, folder=self._folder, disk=self._disk)
         if self._group is None:
             watch.memory = self.limits.memory
             watch.processes = self.limits.processes + 2 if self._folder else 0
-        elif not self._folder:
-            return contextlib.nullcontext()
         return WATCHDOG.over(watch)
 
     def _why(self, watch: Watch | None, error: str) -> tuple[ExecStatus, str]:

@@ -82,6 +82,8 @@ class Worker:
     def _evaluate(self, code: str, file: str) -> Any:
         """Run the statements; the value of the last one where it is an expression."""
         linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+        if (alone := _expression(code, file)) is not None:
+            return eval(alone, self._main.__dict__)
         tree = ast.parse(code, file)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         scope = self._main.__dict__
@@ -168,6 +170,14 @@ class Terminal:
                 return self._process.wait(), True
             told += part
         return int(told), False
+
+
+def _expression(code: str, file: str) -> types.CodeType | None:
+    """Code that is one expression, as much is: compiled at once, without a tree."""
+    try:
+        return compile(code, file, "eval")
+    except (SyntaxError, ValueError):
+        return None
 
 
 def _text(fd: int) -> io.TextIOWrapper:
