@@ -48,9 +48,11 @@ test-shapes: install  ## training at 50 M parameters and long episodes: memory, 
 test-sglang: install  ## against a real SGLang server
 	$(BIN)/python -m pytest -q -m sglang $(ARGS)
 
-test-docker: install  ## every sandbox test on containers: an engine is started, or DOCKER_HOST is used
-	AGENTGYM_SANDBOX_BACKEND=docker $(BIN)/python tests/docker_engine.py \
-	  $(BIN)/python -m pytest -q tests/sandboxes --timeout=300 $(ARGS)
+test-docker: install  ## every sandbox test, and the probes, on containers: an engine is started, or DOCKER_HOST is used
+	AGENTGYM_SANDBOX_BACKEND=docker $(BIN)/python tests/docker_engine.py sh -ec '\
+	  $(BIN)/python -m pytest -q tests/sandboxes --timeout=300 $(ARGS); \
+	  $(BIN)/python -m pytest -q -m docker tests/envs --timeout=300; \
+	  $(BIN)/agentgym sandbox probe --backend docker --image "$$AGENTGYM_TEST_IMAGE"'
 
 test-gpu: install  ## on a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)

@@ -42,6 +42,7 @@ async def graded(episode: Episode, program: str, tests: Sequence[Any], timeout: 
         entry_point=problem.entry_point,
         timeout=timeout,
         backend=episode.sandbox_settings.get("backend", "local"),
+        image=episode.sandbox_settings.get("image", ""),
     )
 
 

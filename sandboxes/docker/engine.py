@@ -51,6 +51,8 @@ class Engine:
                     "ssh -N -L /tmp/docker.sock:/var/run/docker.sock HOST, and DOCKER_HOST=unix:///tmp/docker.sock"
                 )
             made = docker.APIClient(version="auto", timeout=CALL_SECONDS, max_pool_size=THREADS, **given)
+            # no proxy leads to the engine; and to look for one, requests would walk os.environ in our threads
+            made.trust_env = False
             made.ping()
             return made
 

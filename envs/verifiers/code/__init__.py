@@ -33,6 +33,7 @@ def verify_code(
     entry_point: str = "",
     backend: str | SandboxBackend = "local",
     limits: SandboxLimits = LIMITS,
+    image: str = "",
 ) -> Outcome:
     """Whether `program` (Python source) passes all of `tests`; true when `Outcome.correct`.
 
@@ -45,12 +46,22 @@ def verify_code(
         entry_point: what `check` is given; empty: the program's last function.
         backend: a sandbox backend or its name.
         limits: of either sandbox.
+        image: of either sandbox, for backends that have images; it needs python3 (and pytest for that kind).
 
     Returns `Outcome.unscored` where the sandbox failed. Raises `SandboxUnavailable` where there is none, and
     `ValueError` for tests that are none.
     """
-    options = {"kind": kind, "timeout": timeout, "entry_point": entry_point, "backend": backend, "limits": limits}
-    return drive(averify_code(program, tests, **options))
+    work = check_code(
+        program,
+        tests,
+        kind=kind,
+        timeout=timeout,
+        entry_point=entry_point,
+        backend=backend,
+        limits=limits,
+        image=image,
+    )
+    return drive(work).outcome
 
 
 async def averify_code(program: str, tests: Tests, **options: Any) -> Outcome:
@@ -67,11 +78,12 @@ async def check_code(
     entry_point: str = "",
     backend: str | SandboxBackend = "local",
     limits: SandboxLimits = LIMITS,
+    image: str = "",
 ) -> CodeReport:
     """`verify_code` with what was said of each test."""
     _check(tests, kind, timeout)
     await checkpoint()
-    spec = SandboxSpec(limits)
+    spec = SandboxSpec(limits, image=image)
     source = shared_backend(backend) if isinstance(backend, str) else backend
     try:
         if kind == "stdio":
