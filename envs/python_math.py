@@ -67,7 +67,7 @@ class PythonMathEnv(ToolEnv):
     max_turns = 8
     sandbox = {"timeout": 5.0}  # noqa: RUF012 - read-only
 
-    def __init__(self, *args: Any, demo_mistakes: float = 0.6, demo_retry: float = 0.1, **kwargs: Any):
+    def __init__(self, *args: Any, demo_mistakes: float = 0.5, demo_retry: float = 0.3, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.demo_mistakes = demo_mistakes
         self.demo_retry = demo_retry
