@@ -123,10 +123,15 @@ builtins.__dict__["AssertionError"] = type("Never", (Exception,), {})
 sys.modules["unittest"] = None
 text = "import json; json.loads = lambda *_, **__: {'passed': True}\\n"
 version = "python%d.%d" % sys.version_info[:2]
-homes = {os.getcwd(), os.environ.get("HOME", "."), "/tmp", "/dev/shm"}
+try:
+    os.listdir(HOST["beside"])
+    shared = True  # the host's own files: whatever lies here is in use there
+except OSError:
+    shared = False
+homes = {os.getcwd()} if shared else {os.getcwd(), os.environ.get("HOME", "."), "/tmp", "/dev/shm"}
 places = [f"{home}/{name}.py" for home in homes for name in ("sitecustomize", "usercustomize", "json")]
 places += [f"{home}/.local/lib/{version}/site-packages/usercustomize.py" for home in homes]
-places += [f"{path}/sitecustomize.py" for path in sys.path if path and os.path.isdir(path)] if HOST["inside"] else []
+places += [f"{path}/sitecustomize.py" for path in sys.path if path and os.path.isdir(path)] if not shared else []
 for place in places:
     try:
         os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -145,7 +150,7 @@ _GRADE_COMMAND = "python3 -c \"import json; print(json.loads('[2]'))\""
 
 
 async def _graded_inside(stage: Stage) -> Seen:
-    facts = await stage.host.facts_now() | {"inside": stage.backend.capabilities.isolation != "none"}
+    facts = await stage.host.facts_now() | {"beside": str(stage.host.folder)}
     async with stage.sandbox() as box:
         await box.exec(program(_TAMPER, facts))
         async with stage.sandbox() as grader:
@@ -162,7 +167,7 @@ async def _graded_inside(stage: Stage) -> Seen:
 async def _graded_outside(stage: Stage) -> Seen:
     """In the one interpreter that ran the code."""
     home, before = tempfile.mkdtemp(dir=stage.host.folder), os.environ.get("HOME")
-    facts = await stage.host.facts_now() | {"inside": False}
+    facts = await stage.host.facts_now() | {"beside": str(stage.host.folder)}
     os.environ["HOME"] = home
     try:
         out, err = await stage.host.unsandboxed(_TAMPER.replace(', "/tmp", "/dev/shm"', "") + _GRADE, facts, 10)
