@@ -26,6 +26,9 @@ sandbox_app = typer.Typer(
 
 BackendOption = Annotated[str, typer.Option("--backend", help="local, docker, e2b, or [bold]path.py:Class[/].")]
 ImageOption = Annotated[str | None, typer.Option("--image", help="Image of the docker backend's containers.")]
+IsolationOption = Annotated[
+    str | None, typer.Option("--isolation", help="Tier of the local backend: namespaces or landlock.")
+]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 COLOURS = {"contained": "green", "ok": "green", "escaped": "bold red", "failed": "bold red", "na": "dim"}
 BEGIN, END = "<!-- probes: begin -->", "<!-- probes: end -->"
@@ -56,6 +59,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As a JSON objec
 def probe(
     backend: BackendOption = "local",
     image: ImageOption = None,
+    isolation: IsolationOption = None,
     to_json: JsonOption = None,
     only: Annotated[str, typer.Option("--only", help="Numbers, as 1,5-9.")] = "",
     markdown: Annotated[
@@ -72,7 +76,7 @@ def probe(
     if markdown is not None and not _marked(markdown):
         raise ConfigError(f"--markdown {markdown}: no such file with the lines {BEGIN} and {END}")
     numbers, console = parse_numbers(only), Console()
-    options = {"image": image} if image else {}
+    options = {name: value for name, value in (("image", image), ("isolation", isolation)) if value}
 
     async def run() -> list[Row]:
         made = make_backend(backend, **options)
@@ -148,6 +152,7 @@ def _markdown(backend: str, rows: Sequence[Row]) -> str:
 def bench(
     backend: BackendOption = "local",
     image: ImageOption = None,
+    isolation: IsolationOption = None,
     to_json: JsonOption = None,
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="New sessions to measure.")] = 100,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Calls of one session.")] = 2000,
@@ -158,7 +163,7 @@ def bench(
     from agentgym.sandboxes.bench import bench as measure
 
     console = Console()
-    options = {"image": image} if image else {}
+    options = {name: value for name, value in (("image", image), ("isolation", isolation)) if value}
 
     async def run() -> dict[str, Any]:
         made = make_backend(backend, **options)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,20 @@ from agentgym.errors import AgentGymError
 from agentgym.execution import SandboxSpec
 from agentgym.sandboxes.backends import BACKENDS, make_backend
 
-TRIED = ("local", "docker", "e2b")
+TRIED: dict[str, tuple[str, dict[str, Any]]] = {
+    "local": ("local", {}),
+    "local, landlock": ("local", {"isolation": "landlock"}),
+    "docker": ("docker", {}),
+    "e2b": ("e2b", {}),
+}
+"""What is tried: a backend's name and its options."""
 TRY_SECONDS = 90.0
 _UNSHARE = "import ctypes, os; os._exit(ctypes.CDLL(None, use_errno=True).unshare(0x10000000) and ctypes.get_errno())"
 
 
 async def examine() -> dict[str, Any]:
     """{"machine": facts by name, "backends": {name: {"works", ...}}}; creates a session of every backend it can."""
-    return {"machine": machine(), "backends": {name: await attempt(name) for name in TRIED}}
+    return {"machine": machine(), "backends": {shown: await attempt(*how) for shown, how in TRIED.items()}}
 
 
 def machine() -> dict[str, Any]:
@@ -43,7 +50,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-async def attempt(name: str) -> dict[str, Any]:
+async def attempt(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Make a session and run a line in it: {"works": True, isolation, memory, network, seconds} or {"works": False,
     "why"}."""
     if name == "e2b" and not os.environ.get("E2B_API_KEY"):
@@ -54,7 +61,7 @@ async def attempt(name: str) -> dict[str, Any]:
     began = time.monotonic()
     try:
         async with asyncio.timeout(TRY_SECONDS):
-            backend = make_backend(name)
+            backend = make_backend(name, **(options or {}))
             try:
                 box = await backend.create(SandboxSpec())
                 try:

@@ -78,15 +78,19 @@ class LocalBackend:
         """A fresh session, a ready one where there is one."""
         limits = spec.limits
         self._open()
-        if not self._zygote.alive:  # those that were ready ended with it
-            for dead in [session for sessions in self._ready.values() for session in sessions]:
-                await self.discard(dead)
-            self._ready.clear()
-        ready = self._ready.get(limits)
-        session = ready.pop() if ready else await self._fork(limits)
+        session = await self._waiting(limits) or await self._fork(limits)
         if self._warm and (self._filling is None or self._filling.done()):
             self._filling = asyncio.get_running_loop().create_task(self._fill(limits))
         return session
+
+    async def _waiting(self, limits: SandboxLimits) -> Session | None:
+        ready = self._ready.get(limits, [])
+        while ready:
+            session = ready.pop()
+            if not session.orphaned:
+                return session
+            await self.discard(session)
+        return None
 
     async def _fork(self, limits: SandboxLimits) -> Session:
         if not self._proven:

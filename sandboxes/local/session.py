@@ -50,11 +50,17 @@ class Session:
         self._folder = _folder() if zygote.tier != "namespaces" else ""
         self._oom_before = 0
         self._pid, self._pidfd = 0, -1
+        self._parent: object = None
         self._stream: socket.socket | None = None
         self._buffer = bytearray()
         self._out = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr")]
         for fd in self._out:  # writers append, also those that outlive a call
             _set_append(fd)
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the zygote that forked it has ended, and it with it, though another may be there by now."""
+        return self._parent is not self._zygote.process or not self._zygote.alive
 
     @property
     def counted(self) -> bool:
@@ -73,6 +79,7 @@ class Session:
                     "folder": self._folder,
                 }
                 self._pid, self._pidfd = await self._zygote.fork(numbers, [theirs.fileno(), *self._out])
+                self._parent = self._zygote.process
             if self._groups is not None:
                 self._group = self._groups.take()
                 self._group.limit(self.limits.memory, self.limits.processes + 2)  # its init and worker

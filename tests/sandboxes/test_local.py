@@ -128,6 +128,23 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def test_sessions_that_were_ready_are_not_lent_once_their_zygote_is_gone(run: Run, spec: SandboxSpec) -> None:
+    async def main() -> list[str | None]:
+        backend = LocalBackend(warm=3)
+        first = await backend.create(spec)
+        await backend._filling
+        os.kill(backend._zygote.process.pid, signal.SIGKILL)
+        backend._zygote.process.wait()
+        await backend._fork(spec.limits)  # as a filling that goes on: another zygote is there again
+        await first.exec("1")  # told, and lost
+        boxes = [first, *[await backend.create(spec) for _ in range(3)]]
+        found = [(await box.exec("1 + 1")).result for box in boxes]
+        await backend.aclose()
+        return found
+
+    assert run(main()) == ["2"] * 4
+
+
 def test_a_zygote_that_is_killed_is_replaced(backend: Any, sandbox: Any, run: Run) -> None:
     os.kill(backend._zygote.process.pid, signal.SIGKILL)
     backend._zygote.process.wait()
