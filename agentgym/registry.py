@@ -109,10 +109,10 @@ def spec(env_id: str) -> EnvSpec:
         raise ConfigError(f"env {env_id!r}: {e}") from None
     except gymnasium.error.Error:
         known = env_ids()
-        tails = {known_id.rpartition("/")[2].lower(): known_id for known_id in known}
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        close = close or [tails[t] for t in difflib.get_close_matches(name.lower(), tails, n=1, cutoff=0.5)]
-        nearest = f"; did you mean {close[0]!r}?" if close else ""
+        # an id is often typed without its namespace: both forms compete, so that the true tail beats a lookalike
+        forms = {form.lower(): known_id for known_id in known for form in (known_id.rpartition("/")[2], known_id)}
+        close = difflib.get_close_matches(name.lower(), forms, n=1, cutoff=0.5)
+        nearest = f"; did you mean {forms[close[0]]!r}?" if close else ""
         raise ConfigError(
             f"unknown env {env_id!r}{nearest} (known: {', '.join(known)}; or give path.py:name)"
         ) from None

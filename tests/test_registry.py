@@ -111,6 +111,14 @@ def test_an_unknown_id_names_the_nearest(given: str) -> None:
         assert given in str(caught.value)
 
 
+def test_the_nearest_id_is_the_one_whose_name_was_typed_without_its_namespace() -> None:
+    agentgym.register("Stork-v0", tools=[], tasks=[agentgym.Task("t", "?", 1)], reward=lambda task, answer: 1.0)
+    with pytest.raises(ConfigError, match=r"did you mean 'agentgym/Store-v0'\?"):
+        agentgym.make_env("Store-v0")
+    with pytest.raises(ConfigError, match=r"did you mean 'Stork-v0'\?"):
+        agentgym.make_env("Storks-v0")
+
+
 def test_unknown_arguments_are_named() -> None:
     with pytest.raises(ConfigError, match=r"agentgym/Store-v0 cannot be made: .*unexpected keyword argument 'bussy'"):
         agentgym.make_env("agentgym/Store-v0", args={"bussy": 1})
