@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import pickle
-from typing import Any
 
 import torch
 
 from agentgym.trainers.weights.shared import SharedMemorySync
-from agentgym.types import WeightUpdate
 
-
-def _sums(pipe: Any) -> None:
-    update: WeightUpdate = pipe.recv()
-    assert update.tensors is not None
-    pipe.send((update.version, {name: float(t.double().sum()) for name, t in update.tensors.items()}))
+# a text, as a function of this file could only be found where the tests are on the path
+READER = """
+update = pipe.recv()
+pipe.send((update.version, {name: float(tensor.double().sum()) for name, tensor in update.tensors.items()}))
+"""
 
 
 def test_another_process_reads_what_was_published() -> None:
     tensors = {"a": torch.randn(3, 5), "b": torch.randn(7, dtype=torch.bfloat16), "c": torch.tensor(2.0)}
     sync = SharedMemorySync(tensors)
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=exec, args=(READER, {"pipe": theirs}))
+    process.start()
+    theirs.close()  # so that a reader that has ended is seen
     try:
-        context = mp.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_sums, args=(theirs,))
-        process.start()
         update = sync.publish(3, tensors)
         ours.send(update)
         assert len(pickle.dumps(update)) < 1000  # only the name crosses
-        version, sums = ours.recv()
-        process.join()
-        assert version == 3
-        assert sums == {name: float(t.double().sum()) for name, t in tensors.items()}
+        assert ours.recv() == (3, {name: float(t.double().sum()) for name, t in tensors.items()})
     finally:
+        process.join()
         sync.close()
