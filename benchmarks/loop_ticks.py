@@ -23,7 +23,7 @@ from agentgym.types import Outcome
 
 
 async def episode(env: Any, seed: int) -> bool:
-    start = await env.areset(seed=seed, options={"index": seed})
+    start = await env.areset(seed=seed, options={"index": seed % len(env.tasks())})
     policy, messages = env.expert(start.task, seed), list(start.messages)
     while True:
         message = policy(messages)
