@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import statistics
 import time
 from pathlib import Path
@@ -46,6 +47,8 @@ async def measure(episodes: int, rounds: int) -> dict[str, Any]:
     first = agentgym.make_env("agentgym/CodeTests-v0")
     envs = [first, *(first.fresh() for _ in range(episodes - 1))]
     await episode(first, 0)  # the zygote starts, tasks are made
+    gc.collect()
+    gc.freeze()  # as the rollout worker does
     worst, every, right = [], [], 0
     for number in range(rounds):
         spent: list[float] = []

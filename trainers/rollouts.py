@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing as mp
 import os
 import queue
@@ -251,6 +252,8 @@ async def _serve(spec: WorkerSpec, down: Any, up: _Outbox) -> None:
 
     worker = Worker(spec, lambda group: up.put("group", group))
     threading.Thread(target=read, daemon=True).start()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: each full collection over it would stop all episodes for tens of milliseconds
     up.put("ready", None)
     while True:
         kind, payload = await inbox.get()

@@ -25,8 +25,13 @@ class Group:
     version: int
     _events: int = -1
     """Where the kernel counts, kept open: it is read after every call."""
+    _held: tuple[int, int] | None = None
+    """The limits that it has from the session before."""
 
     def limit(self, memory: int, processes: int) -> None:
+        if self._held == (memory, processes):
+            return
+        self._held = None
         if self.version == 2:
             (self.memory / "memory.max").write_text(str(memory))
             with contextlib.suppress(OSError):
@@ -40,6 +45,7 @@ class Group:
             with contextlib.suppress(OSError):
                 both.write_text(str(memory))
         (self.pids / "pids.max").write_text(str(processes))
+        self._held = memory, processes
 
     def add(self, pid: int) -> None:
         for folder in dict.fromkeys((self.memory, self.pids)):

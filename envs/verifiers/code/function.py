@@ -41,14 +41,7 @@ class Half:
     deadline: float
 
     async def boot(self, *sources: str, peer: str) -> None:
-        files = [(name, _source(name)) for name in sources]
-        load = "".join(
-            f"m = types.ModuleType({name!r}); sys.modules[{name!r}] = m; exec({text!r}, m.__dict__)\n"
-            for name, text in files
-        )
-        done = await self.sandbox.exec(
-            f"import sys, types\n{load}_peer = m.{peer}({self.mark!r})", timeout=BOOT_SECONDS
-        )
+        done = await self.sandbox.exec(f"{_loading(*sources)}_peer = m.{peer}({self.mark!r})", timeout=BOOT_SECONDS)
         if not done.ok:
             raise SandboxFault(f"grading could not begin: {done.error or done.status}")
 
@@ -147,5 +140,10 @@ def _report(found: dict[str, Any], total: int) -> CodeReport:
 
 
 @cache
-def _source(name: str) -> str:
-    return (Path(__file__).parent / f"{name}.py").read_text()
+def _loading(*names: str) -> str:
+    """Code that makes modules of files beside this one; the last of them stays at hand as `m`."""
+    files = [(name, (Path(__file__).parent / f"{name}.py").read_text()) for name in names]
+    return "import sys, types\n" + "".join(
+        f"m = types.ModuleType({name!r}); sys.modules[{name!r}] = m; exec({text!r}, m.__dict__)\n"
+        for name, text in files
+    )
