@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from agentgym.errors import SandboxFault, SandboxFileError
 from agentgym.execution import ExecResult, ExecStatus, SandboxSpec
@@ -41,6 +41,19 @@ class BaseSandbox(ABC):
         self.spec = spec
         self._closed = False
         self._turn = asyncio.Lock()
+
+    async def live(self) -> Any:
+        """What it runs code in, begun where there is none; itself, unless a backend tells the two apart."""
+        return self
+
+    async def opened(self) -> Self:
+        """Itself, with its session running; closed where there could be none."""
+        try:
+            await self.live()
+        except BaseException:
+            await self.close()
+            raise
+        return self
 
     @abstractmethod
     async def _exec(self, code: bytes, timeout: float) -> ExecResult: ...

@@ -59,13 +59,7 @@ class DockerBackend:
 
     async def create(self, spec: SandboxSpec) -> DockerSandbox:
         """A sandbox whose container runs; raises `SandboxUnavailable` where there is no engine or no such image."""
-        sandbox = DockerSandbox(self, spec)
-        try:
-            await sandbox.live()
-        except BaseException:
-            await sandbox.close()
-            raise
-        return sandbox
+        return await DockerSandbox(self, spec).opened()
 
     async def session(self, spec: SandboxSpec) -> ContainerSession:
         """A fresh container, a ready one where there is one."""

@@ -63,13 +63,7 @@ class E2BBackend:
             raise SandboxUnavailable(
                 f"the e2b sandbox needs its SDK ({e}): pip install 'agentgym-train[e2b]'"
             ) from None
-        sandbox = E2BSandbox(self, spec)
-        try:
-            await sandbox.live()
-        except BaseException:
-            await sandbox.close()
-            raise
-        return sandbox
+        return await E2BSandbox(self, spec).opened()
 
     async def machine(self, spec: SandboxSpec, seconds: int) -> Any:
         """A virtual machine of E2B's that lives for `seconds` unless it is renewed; raises as `create`."""

@@ -66,13 +66,7 @@ class LocalBackend:
         _check(spec)
         if self._isolation == "none":
             warnings.warn("this sandbox has no walls: its code may do whatever this process may", stacklevel=2)
-        sandbox = LocalSandbox(self, spec)
-        try:
-            await sandbox.live()
-        except BaseException:
-            await sandbox.close()
-            raise
-        return sandbox
+        return await LocalSandbox(self, spec).opened()
 
     async def session(self, spec: SandboxSpec) -> Session:
         """A fresh session, a ready one where there is one."""
