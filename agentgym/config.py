@@ -1,8 +1,7 @@
 """The typed configuration: defaults here <- a recipe or file (TOML) <- `--section.key=value`.
 
-The defaults are careful ones for a pretrained model; the recipe `store` has those of the tiny model. Every field
-carries its meaning and unit. Unknown keys are refused with the nearest known name; bad values name the field and where
-they came from. Importing this costs no torch.
+Its sections are in `agentgym.sections`. Unknown keys are refused with the nearest known name; bad values name the field
+and where they came from. Importing this costs no torch.
 """
 
 from __future__ import annotations
@@ -13,226 +12,49 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ValidationError
 
 from agentgym.errors import ConfigError
+from agentgym.sections import (
+    CONTROLS,
+    Config,
+    EndpointConfig,
+    EngineConfig,
+    EnvConfig,
+    EvalConfig,
+    LearnerConfig,
+    ModelConfig,
+    RolloutConfig,
+    RunConfig,
+    SandboxConfig,
+    Section,
+    SFTConfig,
+    TrainerConfig,
+)
+
+__all__ = [
+    "CONTROLS",
+    "DEFAULT_RECIPE",
+    "Config",
+    "EndpointConfig",
+    "EngineConfig",
+    "EnvConfig",
+    "EvalConfig",
+    "LearnerConfig",
+    "ModelConfig",
+    "RolloutConfig",
+    "RunConfig",
+    "SFTConfig",
+    "SandboxConfig",
+    "Section",
+    "TrainerConfig",
+    "load_config",
+    "recipes",
+]
 
 DEFAULT_RECIPE = "store"
-CONTROLS = Literal["none", "shuffle_rewards", "rejection_sampling"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, coerce_numbers_to_str=True, use_attribute_docstrings=True
-    )
-
-
-class RunConfig(Section):
-    dir: str = ""
-    """Run folder; empty: `runs/<env>-<time>`."""
-    seed: int = Field(0, ge=0)
-    """Seed of everything random."""
-    live: Literal["auto", "on", "off"] = "auto"
-    """Live view on the terminal; auto: when there is one."""
-    processes: Literal[1, 2] = 2
-    """2: rollout worker and learner are processes of their own; 1: both in this one (debugging, notebooks)."""
-
-
-class EnvConfig(Section):
-    id: str = "agentgym/Store-v0"
-    """Environment id or `path.py:name`."""
-    name: str = ""
-    """What reports call it; empty: its id. Needed where one id is played with several arguments."""
-    data: str = ""
-    """A JSONL file of tasks, in place of the env's generated ones."""
-    reward: str = ""
-    """`path.py:function`, reward(task, answer, episode) -> float or dict of components."""
-    tools: str = ""
-    """`path.py:a,b`: tools in place of the env's own."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of the env's constructor."""
-    demo_args: dict[str, Any] = Field(default_factory=dict)
-    """Arguments laid over `args` while its scripted expert plays demonstrations, as `{ busy = 0.3 }`."""
-    weight: float = Field(1.0, gt=0)
-    """Share of the groups, when there are several envs."""
-
-
-class ModelConfig(Section):
-    path: str = ""
-    """A Hugging Face model folder or id; empty: a tiny model is built locally."""
-    revision: str = ""
-    """Revision of a Hugging Face id."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the engine's and learner's weights."""
-    tool_format: str = "auto"
-    """How the model writes tool calls; auto: by its chat template."""
-    keep_thinking: bool = False
-    """Keep earlier reasoning in the context where a chat template would remove it (else such an episode branches)."""
-    layers: int = Field(3, ge=1)
-    """Tiny model: layers."""
-    width: int = Field(128, ge=8)
-    """Tiny model: hidden size."""
-    heads: int = Field(4, ge=1)
-    """Tiny model: attention heads."""
-
-
-class EngineConfig(Section):
-    kind: Literal["local", "scripted"] = "local"
-    """`local`: torch in this machine's rollout worker."""
-    slots: int = Field(96, ge=1)
-    """Sequences that the engine holds at once; fewer where memory has no room for the cache of so many."""
-    max_context: int = Field(0, ge=0)
-    """Tokens of a sequence, prompt included; 0: as many as the model has positions, at most 4096."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`; auto: a GPU where there is one."""
-    threads: int = Field(1, ge=1)
-    """Intra-op threads on a CPU."""
-
-
-class EndpointConfig(Section):
-    model: str = ""
-    """Name of the model there; empty: the only one that the endpoint lists."""
-    timeout: float = Field(60.0, gt=0)
-    """Seconds that one request may take."""
-    retries: int = Field(4, ge=0)
-    """Further attempts where a request timed out, was refused for its rate (429), or the server failed (5xx)."""
-    tools: Literal["native", "text"] = "native"
-    """`native`: tools and calls in the protocol's own fields; `text`: described and written in the text."""
-    concurrency: int = Field(16, ge=1)
-    """Episodes under way at once."""
-
-
-class RolloutConfig(Section):
-    groups: int = Field(16, ge=1)
-    """Tasks a step."""
-    group_size: int = Field(8, ge=2)
-    """Episodes a task."""
-    max_staleness: int = Field(1, ge=0)
-    """Versions a trained token may be behind; 0: synchronous."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature in training."""
-    max_turns: int = Field(0, ge=0)
-    """Assistant messages an episode may have; 0: the env's own limit."""
-    max_tokens: int = Field(512, ge=1)
-    """Tokens of one assistant message."""
-    max_episode_tokens: int = Field(0, ge=0)
-    """Sampled tokens of one episode; 0: no limit but the context."""
-    max_seconds: float = Field(300.0, gt=0)
-    """Seconds of one episode."""
-    max_parse_errors: int = Field(3, ge=1)
-    """Malformed messages in a row that end an episode."""
-    concurrency: int = Field(96, ge=1)
-    """Episodes under way at once."""
-    failure_budget: float = Field(0.5, ge=0, le=1)
-    """Share of unscored episodes in a step that stops the run."""
-
-
-class TrainerConfig(Section):
-    steps: int = Field(50, ge=0)
-    """Learner steps."""
-    credit: str = "grpo"
-    """Credit assignment, by name."""
-    loss: str = "grpo"
-    """Loss, by name."""
-    checkpoint_every: int = Field(10, ge=1)
-    """Steps between checkpoints."""
-    keep_checkpoints: int = Field(2, ge=1)
-    """Checkpoints kept."""
-    max_cpu_seconds: float = Field(0.0, ge=0)
-    """CPU-seconds of the RL phase after which it stops; 0: no limit."""
-    control: CONTROLS = "none"
-    """Controls: shuffled rewards must not learn; rejection sampling is the supervised alternative."""
-
-
-class LearnerConfig(Section):
-    lr: float = Field(1e-6, gt=0)
-    """Peak learning rate."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """AdamW everywhere, or Muon on the matrices of the blocks and AdamW on the rest."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay."""
-    warmup: int = Field(0, ge=0)
-    """Steps of linear warm-up."""
-    decay: Literal["none", "linear", "cosine"] = "none"
-    """Schedule after the warm-up, over `trainer.steps`."""
-    grad_clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient."""
-    clip_low: float = Field(0.2, ge=0, lt=1)
-    """Ratio is clipped below at 1 - clip_low."""
-    clip_high: float = Field(0.28, ge=0)
-    """Ratio is clipped above at 1 + clip_high."""
-    kl: float = Field(0.0, ge=0)
-    """Weight of the distance (KL, as k2) from the policy that RL began with. 0: none, and no reference is held."""
-    std: bool = True
-    """GRPO divides by the group's standard deviation; false: Dr.GRPO."""
-    minibatches: int = Field(1, ge=1)
-    """Optimizer steps a batch."""
-    agreement: float = Field(0.0, ge=0, lt=1)
-    """Hold the rate at 1% until the gradients of a batch's minibatches agree: their mean cosine, of 4 at least
-    (less is asked of more). Where rewards mean nothing it stays there. 0: not asked for."""
-    tokens_per_microbatch: int = Field(8192, ge=1)
-    """Padded tokens of one forward and backward pass."""
-    ranks: int = Field(1, ge=1, le=1)
-    """Learner processes (more than one comes with the distributed learner)."""
-    device: str = "auto"
-    """`cpu`, `cuda`; auto: a GPU where there is one."""
-    threads: int = Field(1, ge=1)
-    """Intra-op threads on a CPU."""
-
-    @field_validator("agreement")
-    @classmethod
-    def _something_to_compare(cls, wanted: float, info: ValidationInfo) -> float:
-        if wanted and info.data.get("minibatches", 2) < 2:
-            raise ValueError("it compares minibatches: set learner.minibatches to 2 or more")
-        return wanted
-
-
-class SFTConfig(Section):
-    data: str = ""
-    """JSONL of conversations ({"messages": [...], "tools": [...]}); empty: the env's scripted expert."""
-    steps: int = Field(0, ge=0)
-    """Supervised steps before RL; 0: no warm start."""
-    examples: int = Field(2048, ge=1)
-    """Demonstrations played by the env's scripted expert."""
-    batch_size: int = Field(64, ge=1)
-    """Conversations a step."""
-    lr: float = Field(1e-5, gt=0)
-    """Peak learning rate."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """As `learner.optimizer`."""
-
-
-class EvalConfig(Section):
-    tasks: int = Field(400, ge=0)
-    """Held-out tasks, before and after training; 0: no evaluation."""
-    greedy: bool = True
-    """Also evaluate greedily."""
-    temperature: float = Field(1.0, gt=0)
-    """Temperature of the sampled evaluation."""
-    seed: int = Field(1_000_003, ge=0)
-    """Seed of the evaluation, the same before and after."""
-
-
-class Config(Section):
-    """The whole of it. `envs` is the plural of `env`, for runs over several."""
-
-    run: RunConfig = Field(default_factory=RunConfig)
-    env: EnvConfig = Field(default_factory=EnvConfig)
-    envs: list[EnvConfig] = Field(default_factory=list)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    engine: EngineConfig = Field(default_factory=EngineConfig)
-    endpoint: EndpointConfig = Field(default_factory=EndpointConfig)
-    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
-    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
-    learner: LearnerConfig = Field(default_factory=LearnerConfig)
-    sft: SFTConfig = Field(default_factory=SFTConfig)
-    eval: EvalConfig = Field(default_factory=EvalConfig)
-
-    @property
-    def all_envs(self) -> list[EnvConfig]:
-        return self.envs or [self.env]
 
 
 def recipes() -> dict[str, Path]:
