@@ -74,7 +74,7 @@ class ToolEnv(TextEnv):
     """Seconds of an episode; 0: no limit."""
     sandbox: Mapping[str, Any] = {}
     """The episodes' sandboxes: `backend` (default "local"), `at_once` (how many), and fields of `SandboxSpec` and
-    `SandboxLimits`. A task's metadata may say more under `sandbox`."""
+    `SandboxLimits`. What is given to an env is added to its class's; a task's metadata may say more under `sandbox`."""
     success: float = 1.0
     """Total reward from which on the outcome is correct."""
     holdout: float = 0.125
@@ -109,6 +109,11 @@ class ToolEnv(TextEnv):
             raise ConfigError(f"{own.__name__} has no tasks: give tasks=[...], or data= a JSONL file")
 
     def _set_options(self, options: Mapping[str, Any]) -> None:
+        options = dict(options)
+        settings = options.pop("sandbox", {})
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"{type(self).__name__}: sandbox = {settings!r}: give a table of settings")
+        self.use_sandbox(**settings)
         for name, value in options.items():
             if name not in _OPTIONS:
                 raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
@@ -117,6 +122,10 @@ class ToolEnv(TextEnv):
             limit = getattr(self, name)
             if not isinstance(limit, int | float) or limit < 0:
                 raise ConfigError(f"{type(self).__name__}: {name} must be a number from 0 on, got {limit!r}")
+
+    def use_sandbox(self, **settings: Any) -> None:
+        """Change where the episodes' code runs: see `sandbox`. Raises `ConfigError`."""
+        self.sandbox = {**self.sandbox, **settings}
         if self.sandbox:
             check_settings(self.sandbox)
 

@@ -137,9 +137,21 @@ def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[st
     def make(env_id: str) -> Any:
         env = known[env_id]
         args = {**env.args, **env.demo_args} if demonstrations else dict(env.args)
-        return make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=args)
+        return _with_sandbox(make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=args), config)
 
     return make
+
+
+def _with_sandbox(env: Any, config: Config) -> Any:
+    """The env, running code where the configuration's `sandbox` says."""
+    told = {name: value for name, value in config.sandbox.model_dump().items() if value}
+    if told:
+        if not hasattr(env, "use_sandbox"):
+            raise ConfigError(
+                f"sandbox.{next(iter(told))}: {type(env).__name__} has no sandbox to change (a ToolEnv has use_sandbox)"
+            )
+        env.use_sandbox(**told)
+    return env
 
 
 def peak_mem() -> float:

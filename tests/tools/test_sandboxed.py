@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentgym
+from agentgym.config import load_config
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.errors import ConfigError, EpisodeFault, SandboxUnavailable
 from agentgym.execution import ExecResult, ExecStatus
+from agentgym.rollout.worker import env_factory
 from agentgym.sandboxes import shared_backend
 from agentgym.tools.driving import drive
 from agentgym.tools.sandboxed import told
@@ -118,6 +121,34 @@ def test_a_sandbox_that_fails_is_no_observation() -> None:
 def test_settings_that_are_none(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         ToolEnv([("q", "a")], tools=["python"], sandbox=settings)
+
+
+def test_settings_are_a_table() -> None:
+    with pytest.raises(ConfigError, match="sandbox = 'docker': give a table"):
+        ToolEnv([("q", "a")], tools=["python"], sandbox="docker")
+
+
+def test_the_configuration_says_where_code_runs() -> None:
+    def sandbox(*overrides: str) -> Any:
+        return env_factory(load_config("python-math", overrides))("agentgym/PythonMath-v0").sandbox
+
+    assert sandbox() == {"timeout": 5.0}
+    assert sandbox("sandbox.backend=docker", "sandbox.image=mine") == {
+        "timeout": 5.0,
+        "backend": "docker",
+        "image": "mine",
+    }
+    with pytest.raises(ConfigError, match="did you mean 'docker'"):
+        sandbox("sandbox.backend=dokcer")
+
+
+def test_an_env_without_sandboxes_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "class Own:\n    async def areset(self): ...\n    async def astep(self, message): ...\n"
+    )
+    config = load_config(None, [f"env.id={tmp_path}/own.py:Own", "sandbox.backend=docker"])
+    with pytest.raises(ConfigError, match=r"sandbox\.backend: Own has no sandbox"):
+        env_factory(config)(config.env.id)
 
 
 def test_gymnasiums_face_waits_for_the_sandbox() -> None:
