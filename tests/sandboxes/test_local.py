@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -92,6 +93,45 @@ def test_the_filter_of_either_machine_is_well_formed() -> None:
         assert 100 < len(program) < 4096
         for at, (_, yes, no, _) in enumerate(program):
             assert at + max(yes, no) < len(program)
+
+
+@pytest.mark.parametrize("own_user", [False, True])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_lets_through_what_is_listed(machine: str, own_user: bool) -> None:
+    """Run as the kernel would, for every number and some arguments."""
+    program, table = seccomp.program(machine, own_user), syscalls.TABLES[machine]
+
+    def decide(number: int, first: int = 0, second: int = 0, arch: int = syscalls.AUDIT_ARCH[machine]) -> int:
+        data = {0: number, 4: arch, 16: first, 24: second}
+        at, held = 0, 0
+        while True:
+            code, yes, no, value = program[at]
+            if code == 0x20:
+                held = data[value]
+            elif code == 0x06:
+                return value
+            else:
+                met = {0x15: held == value, 0x35: held >= value, 0x45: bool(held & value)}[code]
+                at += yes if met else no
+            at += 1
+
+    refused = seccomp.ERRNO | errno.EPERM
+    asked = seccomp.CONDITIONAL | (seccomp.FAKED | seccomp.OTHERS | set(seccomp.OF_ITSELF) if own_user else set())
+    plain = {number for name, number in table.items() if name not in seccomp.DENIED | asked}
+    others = {number for name, number in table.items() if name in asked}
+    for number in set(range(600)) - others:
+        assert decide(number) == (seccomp.ALLOW if number in plain else refused), number
+        assert decide(number, arch=1) == seccomp.KILL
+    assert decide(table["clone"], 0x11) == decide(table["ioctl"], 0, 0x5401) == seccomp.ALLOW
+    assert decide(table["clone"], 0x10000011) == decide(table["ioctl"], 0, 0x5412) == refused
+    assert decide(table["clone3"]) == seccomp.ERRNO | errno.ENOSYS
+    assert decide(table["socketpair"], 1) == decide(table["prctl"], 15) == seccomp.ALLOW
+    assert decide(table["socketpair"], 2) == decide(table["prctl"], 22) == refused
+    if machine == "x86_64":
+        assert decide(0x40000000) == seccomp.KILL
+    if own_user:
+        assert decide(table["fchmodat"]) == seccomp.ERRNO
+        assert [decide(table["prlimit64"], pid) for pid in (0, 1)] == [seccomp.ALLOW, refused]
 
 
 def test_nothing_is_left_when_the_host_is_killed(tmp_path: Path) -> None:

@@ -133,8 +133,9 @@ def map_ids(inside_uid: int, inside_gid: int, uid: int, gid: int) -> None:
         ("uid_map", f"{inside_uid} {uid} 1"),
         ("gid_map", f"{inside_gid} {gid} 1"),
     ):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(line)
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        os.write(fd, line.encode())
+        os.close(fd)
 
 
 def sources(binds: Sequence[str]) -> list[str]:
@@ -198,10 +199,17 @@ def drop_bounds(kept: Sequence[int] = ()) -> None:
 
 def keep_rights(kept: Sequence[int] = ()) -> None:
     """Give up all capabilities but `kept`."""
-    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))  # _LINUX_CAPABILITY_VERSION_3, this thread
+    sets = _capabilities(kept) if kept else _NONE
+    call("capset", ctypes.addressof(_CALLER), ctypes.addressof(sets))
+
+
+def _capabilities(kept: Sequence[int]) -> ctypes.Array[ctypes.c_char]:
     bits = sum(1 << capability for capability in kept)
-    sets = ctypes.create_string_buffer(struct.pack("=6I", bits, bits, bits, 0, 0, 0))
-    call("capset", ctypes.addressof(header), ctypes.addressof(sets))
+    return ctypes.create_string_buffer(struct.pack("=6I", bits, bits, bits, 0, 0, 0))
+
+
+_CALLER = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))  # _LINUX_CAPABILITY_VERSION_3, this thread
+_NONE = _capabilities(())  # made before there are sessions: each of them needs it
 
 
 def set_limits(limits: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .syscalls import AUDIT_ARCH, MACHINE, TABLES, call, prctl
 
@@ -96,11 +96,28 @@ def program(machine: str = MACHINE, own_user: bool = False) -> list[_Op]:
             ops += _one_of(table[name], argument, (0,))
         for number in (table[name] for name in sorted(FAKED & set(table))):
             ops += [(_JEQ, 0, 1, number), _ret(ERRNO)]
-    for name, number in table.items():
-        if name not in passed_over:
-            ops += [(_JEQ, 0, 1, number), _ret(ALLOW)]
-    ops.append(_ret(ERRNO | errno.EPERM))
-    return ops
+    return ops + _search(_ranges(number for name, number in table.items() if name not in passed_over))
+
+
+def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """(first, last) of each run of consecutive numbers."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def _search(ranges: Sequence[tuple[int, int]]) -> list[_Op]:
+    """Allow the numbers of `ranges`, found by halves: the kernel tries all calls on a filter that it is given."""
+    if len(ranges) == 1:
+        low, high = ranges[0]
+        return [(_JGE, 0, 2, low), (_JGE, 1, 0, high + 1), _ret(ALLOW), _ret(ERRNO | errno.EPERM)]
+    middle = len(ranges) // 2
+    below, above = _search(ranges[:middle]), _search(ranges[middle:])
+    return [(_JGE, len(below), 0, ranges[middle][0]), *below, *above]
 
 
 class _Program(ctypes.Structure):

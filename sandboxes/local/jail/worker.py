@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import io
 import linecache
 import os
 import shlex
@@ -17,8 +16,8 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
 
 from .wire import pack, receive
 
@@ -29,7 +28,7 @@ _FILE = "<code {}>"
 class Worker:
     """Answers frames until the stream ends. `end_others` ends whatever else the session runs."""
 
-    def __init__(self, connection: socket.socket, end_others: Callable[[], None]):
+    def __init__(self, connection: socket.socket, end_others: Callable[[], None], streams: Sequence[TextIO] = ()):
         self._connection = connection
         self._end_others = end_others
         self._folder = os.environ.pop("AGENTGYM_FOLDER", "")
@@ -37,8 +36,7 @@ class Worker:
         self._terminal: Terminal | None = None
         self._begin()
         self._pid = os.getpid()
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout, sys.stderr = (_text(fd) for fd in (1, 2))
+        sys.stdin, sys.stdout, sys.stderr = streams or standard_streams()
 
     def _begin(self) -> None:
         self._main = types.ModuleType("__main__")
@@ -180,8 +178,11 @@ def _expression(code: str, file: str) -> types.CodeType | None:
         return None
 
 
-def _text(fd: int) -> io.TextIOWrapper:
-    return open(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+def standard_streams() -> Sequence[TextIO]:
+    """stdin, stdout and stderr of whatever descriptors 0, 1 and 2 are when they are used."""
+    return open(0, closefd=False), *(
+        open(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for fd in (1, 2)
+    )
 
 
 def _empty() -> None:

@@ -23,10 +23,13 @@ from . import keeper, tiers
 from . import namespaces as walls
 from .syscalls import call, prctl
 from .wire import pack
-from .worker import Worker
+from .worker import Worker, standard_streams
 
 CONTROL = 3
 """The descriptor of a session's stream, in the session."""
+READY = pack({"ready": True})
+STREAMS = standard_streams()
+"""Made once, before there are sessions: they are of the descriptors' numbers."""
 
 
 def main() -> None:
@@ -136,8 +139,8 @@ def _session(limits: Mapping[str, Any], fds: Sequence[int], tier: tiers.Tier) ->
                 tier.seal_worker(limits)
             prctl(walls.PR_SET_DUMPABLE, 1)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            connection.sendall(pack({"ready": True}))
-            Worker(connection, tier.end_others).run()
+            connection.sendall(READY)
+            Worker(connection, tier.end_others, STREAMS).run()
             os._exit(0)
         connection.close()
         code = tier.wait(worker, limits)
