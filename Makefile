@@ -11,7 +11,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
             "$$p" -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 # suites that need more than a CPU and a few seconds have targets of their own
 FAST  := not slow and not shapes and not sglang and not docker and not gpu
-JOBS  ?= 2
+# some tests wait: one worker more than there are cores, 8 at the most
+CORES := $(shell nproc 2>/dev/null || echo 2)
+JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-slow test-shapes test-sglang test-docker test-gpu check lint types fmt controls study-seeds bench soak docs-probes clean

@@ -201,7 +201,7 @@ def test_the_disk_is_looked_after(backend: LocalBackend, spec: SandboxSpec, run:
         assert (full.status, full.state_lost) == (ExecStatus.killed, True)
         assert "No space left" in full.error
     run(sandbox.exec("import os; os.mkdir('closed', 0); os.makedirs('a/b'); os.symlink('/usr', 'a/link')"))
-    run(sandbox.exec("for i in range(1500): os.mkdir('e'); os.chdir('e')"))
+    run(sandbox.exec("for i in range(300): os.mkdir('e'); os.chdir('e')"))
     folder = sandbox._session._folder
     run(sandbox.close())
     assert not os.path.exists(folder)
