@@ -10,6 +10,7 @@ from typing import Any
 from agentgym.protocols import ParsedCalls, Parser
 from agentgym.rollout.parsers import elements, pythonic, sections, tagged
 from agentgym.rollout.parsers.fenced import FencedParser
+from agentgym.rollout.parsers.gemma import GemmaParser
 from agentgym.rollout.parsers.harmony import HarmonyParser
 from agentgym.rollout.parsers.hermes import HermesParser
 from agentgym.rollout.parsers.mistral import MistralParser
@@ -24,6 +25,7 @@ _FORMATS: dict[str, Callable[[bool], Parser]] = {
     "glm47": partial(PairsParser, lines=False),
     "gpt_oss_harmony": HarmonyParser,
     "fenced": FencedParser,
+    "gemma4": GemmaParser,
     "native": NativeParser,
     **{name: partial(elements.ElementsParser, row=row) for name, row in elements.TABLE.items()},
     **{name: partial(pythonic.PythonicParser, row=row) for name, row in pythonic.TABLE.items()},
@@ -35,8 +37,7 @@ _FORMATS: dict[str, Callable[[bool], Parser]] = {
 _MARKERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("seed_oss", ("<seed:tool_call>",)),
     ("qwen3_coder_xml", ("<tool_call>", "<function=", "<parameter=")),
-    ("glm45", ("<tool_call>{name}\n", "<arg_key>")),
-    ("glm45", ("'<tool_call>' + tc.name + '\\n'", "<arg_key>")),
+    ("glm47", ("<tool_call>", "</arg_key><arg_value>")),
     ("glm45", ("<tool_call>", "<arg_key>")),
     ("gpt_oss_harmony", ("<|channel|>", "<|call|>")),
     ("gemma4", ("<|tool_call>",)),

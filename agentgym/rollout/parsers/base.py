@@ -52,13 +52,14 @@ class BaseParser(ABC):
             return ParsedCalls((), (), "", reasoning)
         said: list[str] = []
         start = self.find(scan, at)
-        while start >= 0:
+        while start >= 0 and not scan.full:
             made = len(scan.calls)
             end = max(self.read(scan, start), start + 1)
             if len(scan.calls) > made:
                 said.append(text[at:start].strip())
                 at = end
             start = self.find(scan, end)
+        scan.stop()
         said.append(text[at:].strip())
         errors = tuple([call.error for call in scan.calls if call.error is not None])
         return ParsedCalls(tuple(scan.calls), errors, "\n".join(filter(None, said)), reasoning)
@@ -102,7 +103,7 @@ class BaseParser(ABC):
         """The first end of reasoning at or after `end` that is not inside a call, or -1."""
         ahead = Scan(scan.text, self.how, scan.tools)
         start = self.find(ahead, 0)
-        while 0 <= start < end:
+        while 0 <= start < end and not ahead.full:
             made = len(ahead.calls)
             after = max(self.read(ahead, start), start + 1)
             if end < after and len(ahead.calls) > made:

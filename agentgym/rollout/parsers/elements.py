@@ -83,7 +83,7 @@ class ElementsParser(BaseParser):
                 scan.fail("", f"{row.call}NAME is missing")
                 return scan.past(row.wrapper[1], len(text) if stop < 0 else stop)
             at = stop
-        while text.startswith(row.call, scan.skip(at)):
+        while text.startswith(row.call, scan.skip(at)) and not scan.full:
             at = self._read_call(scan, scan.skip(at) + len(row.call))
         return scan.past(row.wrapper[1], at)
 
@@ -139,7 +139,7 @@ class ElementsParser(BaseParser):
             scan.add(name, arguments)
             return rest
         end = self._give_up(scan, at)
-        found = text[rest:end].strip()[:40]
+        found = text[rest:end].removesuffix(row.call_close).strip()[:40]
         scan.fail(name, f"{found!r} is no parameter" if found else f"it was cut off: {row.call_close} is missing")
         return end
 

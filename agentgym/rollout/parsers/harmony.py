@@ -35,7 +35,7 @@ class HarmonyParser:
         thought: list[str] = []
         said: list[str] = []
         at = 0
-        while at < len(text):
+        while at < len(text) and not scan.full:
             begins, token = scan.first((MESSAGE, END, CALL, RETURN), at)
             if token != MESSAGE:  # no message begins: what is left is text, or a header that was cut off
                 rest = text[at : len(text) if begins < 0 else begins]
@@ -48,6 +48,7 @@ class HarmonyParser:
                 said.append(header[:before].strip())
             header = header[header.rfind(START) :] if START in header else header
             at = self._take_message(scan, header, begins + len(MESSAGE), thought, said)
+        scan.stop()
         errors = tuple([call.error for call in scan.calls if call.error is not None])
         reasoning = "\n".join(filter(None, thought)) if thought else None
         return ParsedCalls(tuple(scan.calls), errors, "\n".join(filter(None, said)), reasoning)

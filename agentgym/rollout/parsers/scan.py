@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from agentgym.types import ToolCall
 
 BLANK = " \t\r\n"
-_WINDOW = 4096
+_WINDOW = 1024
+_MOST_CALLS = 4096
 
 
 @dataclass(slots=True)
@@ -30,6 +31,16 @@ class Scan:
 
     def __post_init__(self) -> None:
         self._escapes = "\\" in self.text
+
+    @property
+    def full(self) -> bool:
+        """No message means that many calls: a model that repeats itself is told, and not read further."""
+        return len(self.calls) >= _MOST_CALLS
+
+    def stop(self) -> None:
+        """Say so, where it is so."""
+        if self.full:
+            self.fail("", f"more than {_MOST_CALLS} calls in one message; what follows was not read")
 
     def find(self, token: str, at: int) -> int:
         """Where `token` next stands, or -1. What was found, or not, is remembered: asking again and again for a token

@@ -68,7 +68,7 @@ class SectionParser(BaseParser):
                 scan.fail("", f"{section.call} is missing")
                 return _past_any(scan, section.ends, stop)
             at = stop
-        while (inside := scan.past(section.call, at)) > at:
+        while (inside := scan.past(section.call, at)) > at and not scan.full:
             at = self._read_call(scan, inside)
         return _past_any(scan, section.ends, at)
 
