@@ -58,6 +58,8 @@ class BaseParser(ABC):
             if len(scan.calls) > made:
                 said.append(text[at:start].strip())
                 at = end
+            else:
+                scan.misses += 1
             start = self.find(scan, end)
         scan.stop()
         said.append(text[at:].strip())
@@ -106,7 +108,9 @@ class BaseParser(ABC):
         while 0 <= start < end and not ahead.full:
             made = len(ahead.calls)
             after = max(self.read(ahead, start), start + 1)
-            if end < after and len(ahead.calls) > made:
+            if len(ahead.calls) == made:
+                ahead.misses += 1
+            elif end < after:
                 end = ahead.find(closing, after)
             start = self.find(ahead, after)
         return end

@@ -53,11 +53,11 @@ class NativeParser(BaseParser):
             value, end = read_json(scan.text, start)
         except BadJson:
             made = len(scan.calls)
-            end = read_bare_values(scan, start)
+            read_bare_values(scan, start)
             opening = scan.text[start : start + 64]
             if len(scan.calls) == made and ('"tool_calls"' in opening or '"role"' in opening):
                 scan.fail("", "the message is not valid JSON")
-            return len(scan.text) if len(scan.calls) > made else end
+            return len(scan.text)
         rows = value if isinstance(value, list) else [value]
         if rows and all(is_call(row) for row in rows):
             for row in rows:

@@ -25,7 +25,7 @@ _STRING = re.compile(
 _MARK = re.compile(r"""["'()\[\]{}]""")
 _PARTNER = {")": "(", "]": "[", "}": "{"}
 _DEEPEST = 60
-_RETRIES = 4
+_UNCLOSED = 2048  # that many misses is one that cost a look at all of the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ class PythonicParser(BaseParser):
             if e.at < len(scan.text):
                 return e.at
             # it never closed: perhaps only prose, with calls further on, but not to be searched for without end
-            scan.retries += 1
-            return start + 1 if scan.retries <= _RETRIES else len(scan.text)
+            scan.misses += _UNCLOSED
+            return start + 1
         if knows(scan.tools, calls[0][0]) or all(wrong is None for _, wrong in map(_evaluate, calls)):
             _add_all(scan, calls)
         return end

@@ -14,6 +14,7 @@ from agentgym.types import ToolCall
 BLANK = " \t\r\n"
 _WINDOW = 1024
 _MOST_CALLS = 4096
+_MOST_MISSES = 8192
 
 
 @dataclass(slots=True)
@@ -25,7 +26,8 @@ class Scan:
     tools: Sequence[Mapping[str, Any]] = ()
     id_prefix: str = "call_"
     calls: list[ToolCall] = field(default_factory=list)
-    retries: int = 0
+    misses: int = 0
+    """Openings that no call followed."""
     _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
     _escapes: bool = False
 
@@ -34,12 +36,12 @@ class Scan:
 
     @property
     def full(self) -> bool:
-        """No message means that many calls: a model that repeats itself is told, and not read further."""
-        return len(self.calls) >= _MOST_CALLS
+        """No message means that many calls, or begins so many and makes none: it is not read further."""
+        return len(self.calls) >= _MOST_CALLS or self.misses >= _MOST_MISSES
 
     def stop(self) -> None:
-        """Say so, where it is so."""
-        if self.full:
+        """Tell a model that repeats itself."""
+        if len(self.calls) >= _MOST_CALLS:
             self.fail("", f"more than {_MOST_CALLS} calls in one message; what follows was not read")
 
     def find(self, token: str, at: int) -> int:

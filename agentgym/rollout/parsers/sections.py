@@ -78,7 +78,7 @@ class SectionParser(BaseParser):
             body = json.dumps(dict(call.arguments), ensure_ascii=False)
             kept = self.section.ids and _name_of(call.id) == call.name and call.id != call.name
             written.append(self._call(call.name, body, i, call.id if kept else ""))
-        return self._around("".join(written))
+        return self._around(("\n" if self.section.kind else "").join(written))
 
     def _around(self, calls: str) -> str:
         return f"{self.section.begins[0]}{calls}{self.section.ends[0]}"

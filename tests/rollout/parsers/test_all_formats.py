@@ -16,7 +16,8 @@ from agentgym.types import Message, ToolCall
 MARKERS = [
     *("<tool_call>", "</tool_call>", "<think>", "</think>", "<function=f>", "</function>", "<parameter=a>"),
     *("</parameter>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
-    *("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
+    *("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>"),
+    *("<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
     *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>", "<|tool_call_end|>"),
     *("<|tool_call_argument_begin|>", "functions.f:0", "<|channel|>", "<|message|>", "<|start|>", "<|end|>"),
     *("<|call|>", "<|constrain|>", "analysis", "commentary", " to=functions.f", "```", "```json\n", "```tool_call\n"),
@@ -26,7 +27,7 @@ MARKERS = [
     *('<｜DSML｜invoke name="', '<｜DSML｜parameter name="a" string="true">', "call:f{", '<|"|>', "<|tool_call>"),
     *("<tool_call|>", "[THINK]", "[/THINK]", "<|channel>thought", "<channel|>", "<|action_start|>", "<|plugin|>"),
     *('{"name": "f", "arguments": {}}', '{"name": "f", "parameters": {"a": 1}}', '{"tool_calls": [', '"arguments": "'),
-    *('"', "'", "{", "}", "[", "]", "(", ")", "\\", "\\ud800", "\n", " ", ",", ";", ":", "=", "f", "NaN", "9" * 20, "é"),
+    *('"', "'", "{", "}", "[", "]", "(", ")", "\\", "\\ud800", "\n", " ", ",", ";", ":", "=", "f", "NaN", "99", "é"),
 ]  # fmt: skip
 TOOLS = [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "integer"}}}}}, {"function": 3}, {}]
 NOISE = st.lists(st.one_of(st.sampled_from(MARKERS), st.text(max_size=5)), max_size=16).map("".join)
@@ -40,7 +41,7 @@ def check_text(name: str, text: str, thinking_open: bool = False) -> None:
 
 
 @given(st.sampled_from(known_formats()), NOISE, st.booleans())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_no_text_raises(name: str, text: str, thinking_open: bool) -> None:
     check_text(name, text, thinking_open)
 
@@ -52,9 +53,8 @@ def test_no_text_raises(name: str, text: str, thinking_open: bool) -> None:
 def test_no_text_of_many_raises(name: str, text: str, thinking_open: bool) -> None:
     """Each text and nine cuts of it: 200,000 in all."""
     for i in range(10):
-        check_text(
-            name, text[len(text) * i // 10 :] if i % 2 else text[: len(text) - len(text) * i // 10], thinking_open
-        )
+        cut = len(text) * i // 10
+        check_text(name, text[cut:] if i % 2 else text[: len(text) - cut], thinking_open)
 
 
 # Text that holds nothing a format might take for its own
@@ -112,7 +112,7 @@ def check_round_trip(
     st.none() | WORDS,
     st.lists(st.tuples(NAMES, arguments_of(ANY_TEXT, st.text(max_size=8))), max_size=3),
 )
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_parse_inverts_format(name: str, content: str, reasoning: str | None, calls: list[Any]) -> None:
     check_round_trip(name, content, reasoning, calls, tools=False)
 
@@ -129,7 +129,7 @@ def test_parse_inverts_format(name: str, content: str, reasoning: str | None, ca
         unique_by=lambda call: call[0],
     ),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_parse_inverts_format_where_values_are_bare(
     name: str, content: str, reasoning: str | None, calls: list[Any]
 ) -> None:
@@ -140,7 +140,7 @@ def test_parse_inverts_format_where_values_are_bare(
 def test_what_a_format_cannot_carry_is_said(name: str) -> None:
     parser = get_parser(name)
     closers = "</parameter></｜DSML｜parameter></arg_value>"
-    with pytest.raises(ValueError, match="argument 'a' of 'f' holds '<.*cannot carry"):
+    with pytest.raises(ValueError, match=r"argument 'a' of 'f' holds '<.*cannot carry"):
         parser.format(Message("assistant", tool_calls=(ToolCall("c", "f", {"a": closers}),)))
 
 
@@ -154,12 +154,20 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", known_formats())
-def test_no_text_is_slow(name: str) -> None:
-    # quadratic time would be minutes: the limit is far from what a busy machine needs
+def test_no_text_hangs(name: str) -> None:
+    for piece in HOSTILE:
+        get_parser(name).parse(piece * (10_000 // len(piece)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", known_formats())
+def test_no_long_text_hangs(name: str) -> None:
     for piece in HOSTILE:
         started = time.process_time()
-        get_parser(name).parse(piece * (200_000 // len(piece)))
-        assert time.process_time() - started < 20, piece
+        get_parser(name).parse(piece * (1_000_000 // len(piece)))
+        # quadratic time would be minutes: the limit is far from what a busy machine needs
+        assert time.process_time() - started < 30, piece
 
 
 def test_a_model_that_repeats_itself_is_told() -> None:

@@ -83,7 +83,7 @@ MALFORMED = [
     ("mistral", "[TOOL_CALLS]f", "f", "arguments are missing"),
     ("deepseek_v3", "<｜tool▁calls▁begin｜>", "", "is missing"),
     ("deepseek_v3", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{", "f", "cut off"),
-    ("deepseek_v3", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{oh}\n```<｜tool▁call▁end｜>", "f", "invalid JSON"),
+    ("deepseek_v3", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n{oh}<｜tool▁call▁end｜>", "f", "invalid JSON"),
     ("deepseek_v3.1", "<｜tool▁call▁begin｜>f<｜tool▁call▁end｜>", "f", "<｜tool▁sep｜> is missing"),
     ("deepseek_v3.1", "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}}<｜tool▁call▁end｜>", "f", "text after the JSON"),
     ("kimi_k2", "<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>[]<|tool_call_end|>", "f", "JSON object"),
