@@ -9,6 +9,19 @@ from agentgym.rollout.parsers.literals import read_literal
 from agentgym.rollout.parsers.scan import BadJson, load_json
 
 _MISSING = object()
+_ALIASES = {  # schemas that were made by hand
+    "str": "string",
+    "text": "string",
+    "int": "integer",
+    "float": "number",
+    "double": "number",
+    "bool": "boolean",
+    "dict": "object",
+    "map": "object",
+    "list": "array",
+    "tuple": "array",
+    "None": "null",
+}
 _LONG = 1 << 16  # a value longer than this is not tried as Python
 
 
@@ -55,10 +68,9 @@ def typed(text: str, kinds: frozenset[str]) -> Any:
 def _kinds(schema: Mapping[str, Any], definitions: Any, depth: int) -> set[str]:
     found: set[str] = set()
     kind = schema.get("type")
-    if isinstance(kind, str):
-        found.add(kind)
-    elif isinstance(kind, Sequence):
-        found.update(item for item in kind if isinstance(item, str))
+    for item in [kind] if isinstance(kind, str) else kind if isinstance(kind, list) else []:
+        if isinstance(item, str):
+            found.add(_ALIASES.get(item, item))
     if depth > 8:
         return found
     for key in ("anyOf", "oneOf", "allOf"):

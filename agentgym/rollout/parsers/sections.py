@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from agentgym.rollout.parsers.scan import BadJson, Scan, read_arguments, read_js
 from agentgym.types import ToolCall
 
 _FENCE = "```"
+_ID = re.compile(r".+:\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class SectionParser(BaseParser):
             end = scan.past(section.close, end)
         if not _is_name(name):
             name, wrong = "", wrong or f"{name[:40]!r} is no name"
+        elif section.ids and not _ID.fullmatch(head):
+            wrong = wrong or f"its id must be functions.NAME:NUMBER, not {head[:40]!r}"
         scan.add(name, arguments, call_id if not wrong and call_id != name else "", wrong=wrong)
         return end
 

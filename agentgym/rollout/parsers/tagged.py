@@ -74,8 +74,10 @@ class TaggedParser(BaseParser):
         try:
             end = read_values(scan, at)
         except BadJson as e:
-            stops = (closing, *self.tags.opens) if closing else self.tags.opens
-            stop, token = scan.first(stops, max(at, e.at if not closing else at))
+            if self.tags.bare and not closing:  # whole calls may follow the broken one
+                stop, token = self.find(scan, max(at, e.at)), ""
+            else:
+                stop, token = scan.first((closing, *self.tags.opens) if closing else self.tags.opens, at)
             end = len(scan.text) if stop < 0 else stop
             cut = "it was cut off: " if e.at >= len(scan.text) or str(e).startswith("Unterminated") else ""
             scan.fail(guess_name(scan.text[at:end]), f"{cut}invalid JSON: {e}")

@@ -9,8 +9,11 @@ from agentgym.rollout.parsers.scan import BadJson, Scan, guess_name, read_json
 
 
 def unwrap(body: Any) -> Any:
-    """The `{"name": ..., "arguments": ...}` in OpenAI's `{"type": "function", "function": {...}}`."""
+    """The `{"name": ..., "arguments": ...}` in OpenAI's `{"type": "function", "function": {...}}`, or in what small
+    models make of it, `{"function": "NAME", ...}`."""
     inner = body.get("function") if isinstance(body, dict) else None
+    if isinstance(inner, str) and "name" not in body:
+        return {**body, "name": inner}
     return inner if isinstance(inner, dict) else body
 
 

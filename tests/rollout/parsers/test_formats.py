@@ -87,6 +87,7 @@ MALFORMED = [
     ("deepseek_v3.1", "<｜tool▁call▁begin｜>f<｜tool▁call▁end｜>", "f", "<｜tool▁sep｜> is missing"),
     ("deepseek_v3.1", "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}}<｜tool▁call▁end｜>", "f", "text after the JSON"),
     ("kimi_k2", "<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>[]<|tool_call_end|>", "f", "JSON object"),
+    ("kimi_k2", "<|tool_call_begin|>functions.f<|tool_call_argument_begin|>{}<|tool_call_end|>", "f", "NAME:NUMBER"),
     ("kimi_k2", "<|tool_call_begin|><|tool_call_argument_begin|>{}<|tool_call_end|>", "", "is no name"),
     ("glm45", "<tool_call>f\n<arg_key>a</arg_key>\n</tool_call>", "f", "must follow each other"),
     ("glm45", "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x", "f", "cut off"),
@@ -134,6 +135,7 @@ def test_values_are_typed_by_the_schema() -> None:
     kinds = {
         "text": "string",
         "whole": "integer",
+        "handmade": "int",
         "real": "number",
         "on": "boolean",
         "rows": "array",
@@ -144,6 +146,7 @@ def test_values_are_typed_by_the_schema() -> None:
     values = {
         "text": ("42", "42"),
         "whole": ("42", 42),
+        "handmade": ("7", 7),
         "real": ("1e3", 1000.0),
         "on": ("True", True),
         "rows": ("['a', (1, 2)]", ["a", [1, 2]]),
@@ -164,6 +167,16 @@ def test_a_closing_tag_may_be_missing_where_the_next_begins() -> None:
     text = "<tool_call>\n<function=f>\n<parameter=a>\nx\n<parameter=b>\ny\n</function>\n</tool_call>"
     (call,) = parse_tool_calls(text, "qwen3_coder_xml").calls
     assert call == ToolCall("call_0", "f", {"a": "x", "b": "y"})
+
+
+def test_whole_calls_after_a_broken_one_count() -> None:
+    whole = '{"name": "g", "parameters": {}}'
+    for start in ("", "<|python_tag|>"):
+        broken, good = parse_tool_calls(f'{start}{{"name": "f", "parameters": {{"a": 1}}{whole}', "llama3_json").calls
+        assert (broken.name, good) == ("f", ToolCall("call_1", "g"))
+        assert broken.error is not None
+    (call,) = parse_tool_calls('{"type": "function", "function": "f", "parameters": {"a": 1}}', "llama3_json").calls
+    assert call == ToolCall("call_0", "f", {"a": 1})
 
 
 def test_ids_of_kimi_and_openai_are_kept() -> None:
