@@ -11,7 +11,7 @@ from typing import Any
 
 from agentgym.rollout.parsers.base import BaseParser
 from agentgym.rollout.parsers.literals import literal, parse_expression
-from agentgym.rollout.parsers.scan import Scan
+from agentgym.rollout.parsers.scan import DEEP_MISS, Scan
 from agentgym.rollout.parsers.schema import knows
 from agentgym.types import ToolCall
 
@@ -53,9 +53,9 @@ _Source = tuple[str, str]  # a call's name, and its arguments as Python
 
 
 class _Bad(ValueError):
-    def __init__(self, what: str, at: int, name: str = ""):
+    def __init__(self, what: str, at: int, name: str = "", deep: bool = False):
         super().__init__(what)
-        self.at, self.name = at, name
+        self.at, self.name, self.deep = at, name, deep
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ class PythonicParser(BaseParser):
                 scan.fail(e.name, str(e))
                 return e.at
             if e.at < len(scan.text):
+                scan.misses += DEEP_MISS * e.deep
                 return e.at
             # it never closed: perhaps only prose, with calls further on, but not to be searched for without end
             scan.misses += _UNCLOSED
@@ -200,7 +201,7 @@ def _arguments_of(text: str, at: int, name: str) -> tuple[str, int]:
         else:
             open_marks.append(mark)
             if len(open_marks) > _DEEPEST:
-                raise _Bad("it is nested too deeply", found, name)
+                raise _Bad("it is nested too deeply", found, name, deep=True)
         parts.append(text[at : found + 1] if found >= begin else "")
         at = found + 1
 

@@ -15,6 +15,8 @@ BLANK = " \t\r\n"
 _WINDOW = 1024
 _MOST_CALLS = 4096
 _MOST_MISSES = 8192
+DEEP_MISS = 256
+"""What is nested deeply is looked at again and again: so many misses is one of these."""
 
 
 @dataclass(slots=True)
@@ -119,11 +121,11 @@ _decoder = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse
 
 
 class BadJson(ValueError):
-    """Not JSON: what is wrong, and where it went wrong (an index into the text)."""
+    """Not JSON: what is wrong, and where it went wrong (an index into the text); `deep`: it is nested too deeply."""
 
-    def __init__(self, what: str, at: int):
+    def __init__(self, what: str, at: int, deep: bool = False):
         super().__init__(what)
-        self.at = at
+        self.at, self.deep = at, deep
 
 
 def read_json(text: str, at: int) -> tuple[Any, int]:
@@ -144,7 +146,7 @@ def read_json(text: str, at: int) -> tuple[Any, int]:
                 raise BadJson(f"{e.msg} at character {e.pos}", at + e.pos) from None
         except RecursionError:
             # so deep it is: at least that many characters were read
-            raise BadJson("it is nested too deeply", min(len(text), at + 200)) from None
+            raise BadJson("it is nested too deeply", min(len(text), at + 200), deep=True) from None
         except ValueError as e:
             raise BadJson(str(e).partition(";")[0], min(len(text), at + 1)) from None
         size *= 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentgym.rollout.parsers.hermes import add_call
-from agentgym.rollout.parsers.scan import BadJson, Scan, guess_name, read_json
+from agentgym.rollout.parsers.scan import DEEP_MISS, BadJson, Scan, guess_name, read_json
 
 
 def unwrap(body: Any) -> Any:
@@ -46,6 +46,7 @@ def read_bare_values(scan: Scan, at: int) -> int:
         try:
             value, end = read_json(scan.text, at)
         except BadJson as e:
+            scan.misses += DEEP_MISS * e.deep
             body = scan.text[at : at + 4096]
             name = guess_name(body)
             meant = name and ('"parameters"' in body or '"arguments"' in body)
