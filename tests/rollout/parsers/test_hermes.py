@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agentgym.rollout.parsers import detect_format, get_parser, known_formats, parse_tool_calls
 from agentgym.rollout.parsers.hermes import HermesParser
 from agentgym.types import Message, ToolCall
 
@@ -191,31 +190,6 @@ def test_parse_inverts_format(
 @pytest.mark.timeout(60)
 def test_no_text_hangs(piece: str) -> None:
     assert PARSER.parse(piece * 4000) is not None  # 20 to 400 kB; backtracking over it would take hours
-
-
-def test_formats_by_name() -> None:
-    assert known_formats() == ["hermes"]
-    assert isinstance(get_parser("hermes"), HermesParser)
-    with pytest.raises(ValueError, match=r"unknown tool format 'herms'; did you mean 'hermes'\? \(known: hermes\)"):
-        get_parser("herms")
-    with pytest.raises(ValueError, match="no parser yet for tool format 'harmony'"):
-        get_parser("harmony")
-    assert parse_tool_calls(ONE, "hermes").calls == PARSER.parse(ONE).calls
-
-
-@pytest.mark.parametrize(
-    ("template", "name"),
-    [
-        ("{{ '<tool_call>' }}", "hermes"),
-        ("no calls at all", "hermes"),
-        ("<tool_call>\n<function=f>\n<parameter=a>", "qwen_xml"),
-        ("<tool_call>f\n<arg_key>", "glm"),
-        ("<|channel|>commentary <|call|>", "harmony"),
-        ("[TOOL_CALLS]", "mistral"),
-    ],
-)
-def test_formats_by_template(template: str, name: str) -> None:
-    assert detect_format(template) == name
 
 
 def test_parsing_loads_neither_torch_nor_transformers() -> None:
