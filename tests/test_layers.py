@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,12 @@ def modules(layer: str) -> Iterator[Path]:
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import, those inside functions too; a relative one starts with a dot."""
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    gc.disable()  # Python 3.11 cannot parse where a finalizer that it runs parses too, as a printed traceback does
+    try:
+        tree = ast.parse(path.read_text(), str(path))
+    finally:
+        gc.enable()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

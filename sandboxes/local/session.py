@@ -110,7 +110,9 @@ class Session:
         except TimeoutError:
             return await self._over(ExecStatus.timeout, f"timed out after {timeout:g} s"), b""
         except (OSError, Ended, Garbled) as e:
-            return await self._over(*self._why(watch, str(e))), b""
+            over = await self._over(*self._why(watch, str(e)))
+            # sessions die of their zygote's death, which is seen for sure only once they are buried
+            return (replace(over, status=ExecStatus.infra_error) if self.orphaned else over), b""
         except BaseException:
             await self.end()
             raise

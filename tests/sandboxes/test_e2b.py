@@ -141,6 +141,9 @@ def test_nothing_is_left_behind(server: Any, backend: Any, spec: SandboxSpec, ru
         )
     )
     run(sandbox.terminal("sleep 99 &"))
+    deadline = time.monotonic() + 20
+    while len(e2b_server.processes(machine.id)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)  # the daemon takes a moment to be one
     assert len(e2b_server.processes(machine.id)) >= 4
     run(sandbox.close())
     assert server.machines == {}

@@ -23,7 +23,7 @@ def parse_expression(source: str) -> ast.expr:
         raise ValueError(f"invalid Python: {e.msg}") from None
     except ValueError as e:  # a NUL, or a number of too many digits
         raise ValueError(f"invalid Python: {str(e).partition(';')[0]}") from None
-    except (RecursionError, MemoryError):
+    except (RecursionError, MemoryError, SystemError):  # the last: Python 3.11 where another parse ran within it
         raise ValueError("invalid Python: it is nested too deeply") from None
 
 
