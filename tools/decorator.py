@@ -22,6 +22,9 @@ MAX_OUTPUT = 8000
 """Characters of a tool's answer; what is cut is marked."""
 
 
+_PLAIN = frozenset({str, int, float, bool, dict, list, type(None)})  # told apart faster than by `isawaitable`
+
+
 class ToolFailed(Exception):
     """Raise it in a tool that failed for a reason of the model's: its text is the whole observation."""
 
@@ -102,7 +105,7 @@ class FunctionTool:
             value = await self._wait(ready, threaded)
         else:
             value = self.fn(**ready)
-            if inspect.isawaitable(value):
+            if type(value) not in _PLAIN and inspect.isawaitable(value):
                 await checkpoint()
                 value = await value
         return self._text(value)
