@@ -12,15 +12,18 @@ from typing import Any
 from agentgym.errors import AgentGymError, ToolError
 from agentgym.protocols import Tool
 from agentgym.tools.arguments import BadArguments
-from agentgym.tools.decorator import FunctionTool, StopEpisode, ToolFailed
+from agentgym.tools.decorator import FunctionTool
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import ToolResult
+from agentgym.tools.output import MAX_OUTPUT, cut, written
+from agentgym.tools.signals import StopEpisode, ToolFailed
 from agentgym.types import ToolCall
 
 _BUILT_IN = {
     "calculator": "agentgym.tools.calculator:calculator",
     "python": "agentgym.tools.python:python",
     "shell": "agentgym.tools.shell:shell",
+    "think": "agentgym.tools.think:think",
     **{name: f"agentgym.tools.files:{name}" for name in ("read_file", "write_file", "edit_file", "list_files")},
 }
 
@@ -79,32 +82,36 @@ class ToolSet:
     async def run_one(self, call: ToolCall, episode: Any = None, *, threaded: bool = False) -> ToolResult:
         """Answer one call. What the model did wrong and what the tool raised become text."""
         if call.error is not None:
-            return ToolResult(call, f"error: {call.error}", True)
+            return ToolResult(call, cut(f"error: {call.error}", MAX_OUTPUT), True)
         tool = self._tools.get(call.name)
         if tool is None:
             return ToolResult(call, f"error: {self._unknown(call.name)}", True)
+        limit = getattr(tool, "max_output", MAX_OUTPUT)
         try:
             if isinstance(tool, FunctionTool):
                 text = await tool.call(call.arguments, episode, threaded=threaded)
             else:  # anyone's: it may need an event loop from its first line
                 await checkpoint()
-                text = await tool.call(call.arguments, episode)
+                text = written(await tool.call(call.arguments, episode), tool.name, limit)
         except AgentGymError:
             raise
         except StopEpisode as stop:
-            return ToolResult(call, str(stop), False, True)
+            return ToolResult(call, written(str(stop), tool.name, limit), False, True)
         except ToolFailed as failed:
-            return ToolResult(call, str(failed), True)
+            problem = str(failed)
         except (BadArguments, TimeoutError) as e:
-            return ToolResult(call, f"error: {e}", True)
-        except Exception as e:
-            return ToolResult(call, f"error: {type(e).__name__}: {e}", True)
-        return ToolResult(call, text, False, getattr(tool, "stops", False))
+            problem = f"error: {e}"
+        except (Exception, SystemExit) as e:  # a function that exits must not take the worker with it
+            problem = f"error: {type(e).__name__}: {e}"
+        else:
+            return ToolResult(call, text, False, getattr(tool, "stops", False))
+        return ToolResult(call, written(problem, tool.name, limit), True)
 
     def _is_parallel(self, call: ToolCall) -> bool:
         return bool(getattr(self._tools.get(call.name), "parallel", False))
 
     def _unknown(self, name: str) -> str:
+        name = name if len(name) <= 60 else name[:57] + "..."
         if not self._tools:
             return f"unknown tool {name!r}: there are no tools here"
         return f"unknown tool {name!r}; the tools are: {', '.join(self._tools)}"
