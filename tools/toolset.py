@@ -29,11 +29,12 @@ _BUILT_IN = {
 
 
 class ToolSet:
-    """Tools by name. Takes tools, typed functions and names of built-in tools; refuses two of one name."""
+    """Tools by name. Takes tools, typed functions, names of built-in tools and whatever holds several of these (a
+    list, another set, `Http`); refuses two of one name."""
 
     def __init__(self, tools: Iterable[Any] = ()):
         self._tools: dict[str, Tool] = {}
-        for given in tools:
+        for given in _each(tools):
             resolved = resolve_tool(given)
             if resolved.name in self._tools:
                 raise ToolError(f"two tools are called {resolved.name!r}; give one another name: @tool(name=...)")
@@ -115,6 +116,14 @@ class ToolSet:
         if not self._tools:
             return f"unknown tool {name!r}: there are no tools here"
         return f"unknown tool {name!r}; the tools are: {', '.join(self._tools)}"
+
+
+def _each(tools: Iterable[Any]) -> Iterator[Any]:
+    for given in tools:
+        if isinstance(given, Iterable) and not isinstance(given, str | Tool):
+            yield from _each(given)
+        else:
+            yield given
 
 
 def resolve_tool(given: Any) -> Tool:
