@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from agentgym.errors import AgentGymError, ToolError
 from agentgym.protocols import Tool
@@ -28,18 +28,52 @@ _BUILT_IN = {
 }
 
 
+@runtime_checkable
+class ToolSource(Protocol):
+    """Whoever knows tools only once it is asked: an MCP server."""
+
+    async def open(self, user: object) -> Sequence[Tool]:
+        """The tools, the same each time; it stays ready until every user has said `close`."""
+        ...
+
+    async def close(self, user: object) -> None: ...
+
+
 class ToolSet:
     """Tools by name. Takes tools, typed functions, names of built-in tools and whatever holds several of these (a
     list, another set, `Http`); refuses two of one name."""
 
     def __init__(self, tools: Iterable[Any] = ()):
         self._tools: dict[str, Tool] = {}
+        self.sources: tuple[ToolSource, ...] = ()
+        """What has to be asked which tools there are, see `open`."""
+        self._asked: set[int] = set()
+        self.schemas: tuple[Mapping[str, Any], ...] = ()
         for given in _each(tools):
-            resolved = resolve_tool(given)
-            if resolved.name in self._tools:
-                raise ToolError(f"two tools are called {resolved.name!r}; give one another name: @tool(name=...)")
-            self._tools[resolved.name] = resolved
-        self.schemas: tuple[Mapping[str, Any], ...] = tuple(tool.schema for tool in self._tools.values())
+            if isinstance(given, ToolSource):
+                self.sources = (*self.sources, given)
+            else:
+                self._add(resolve_tool(given))
+
+    def _add(self, tool: Tool, advice: str = "@tool(name=...)") -> None:
+        if tool.name in self._tools:
+            raise ToolError(f"two tools are called {tool.name!r}; give one another name: {advice}")
+        self._tools[tool.name] = tool
+        self.schemas = (*self.schemas, tool.schema)
+
+    async def open(self, user: object) -> None:
+        """Ask the sources for their tools, for a user who says `close` in the end; again costs little."""
+        for source in self.sources:
+            tools = await source.open(user)
+            if id(source) not in self._asked:
+                self._asked.add(id(source))
+                for tool in tools:
+                    self._add(tool, 'prefix="..." of its server')
+
+    async def close(self, user: object) -> None:
+        """Let go of the sources."""
+        for source in self.sources:
+            await source.close(user)
 
     def __iter__(self) -> Iterator[Tool]:
         return iter(self._tools.values())
@@ -120,7 +154,10 @@ class ToolSet:
 
 def _each(tools: Iterable[Any]) -> Iterator[Any]:
     for given in tools:
-        if isinstance(given, Iterable) and not isinstance(given, str | Tool):
+        if isinstance(given, ToolSet):
+            yield from given.sources
+            yield from given
+        elif isinstance(given, Iterable) and not isinstance(given, str | Tool):
             yield from _each(given)
         else:
             yield given
