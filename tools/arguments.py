@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
 
 from agentgym.errors import ToolError
 from agentgym.tools.hints import inline, readable, without_none
@@ -59,6 +60,10 @@ class Parameters:
             if source := _source(hint, inject):
                 injected[name] = source
                 continue
+            if isinstance(parameter.default, FieldInfo):
+                raise ToolError(
+                    f"tool {tool!r}: argument {name!r} has a Field as its default; write Annotated[..., Field(...)]"
+                )
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             if default is ...:
                 required.add(name)

@@ -16,7 +16,7 @@ from agentgym.tools.arguments import BadArguments, Parameters
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import Episode
 from agentgym.tools.output import MAX_OUTPUT, written
-from agentgym.tools.signals import StopEpisode, ToolBusy, ToolFailed
+from agentgym.tools.signals import StopEpisode, ToolBusy, ToolFailed, used_up
 
 RETRY_ON: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
 BACKOFF_S = 0.05
@@ -111,8 +111,7 @@ class FunctionTool:
         """
         ready = self._parameters.check(arguments)
         if self.max_calls and isinstance(episode, Episode) and not episode.spend(self.name, self.max_calls):
-            times = "once" if self.max_calls == 1 else f"{self.max_calls} times"
-            raise ToolFailed(f"error: {self.name} can be called {times} in an episode, and that is used up")
+            raise used_up(self.name, self.max_calls)
         if self._parameters.injected:
             ready.update(await self._injected(episode))
         if self.suspends or threaded:

@@ -21,7 +21,7 @@ from agentgym.tools.mcp_connection import Connection, loop
 from agentgym.tools.mcp_sdk import Answer, Command, Listed, Remote, sdk
 from agentgym.tools.mcp_server import serve_mcp
 from agentgym.tools.output import MAX_OUTPUT
-from agentgym.tools.signals import ToolFailed
+from agentgym.tools.signals import ToolFailed, used_up
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -43,7 +43,7 @@ class MCPTools:
         prefix: str = "",
         per_episode: bool = False,
         timeout: float = 30.0,
-        start_timeout: float = 20.0,
+        start_timeout: float = 60.0,
         parallel: bool = False,
         max_output: int = MAX_OUTPUT,
         max_calls: int = 0,
@@ -56,7 +56,7 @@ class MCPTools:
             per_episode: a server of its own for each episode, ended with it: for servers that remember. One that
                 dies is then not started again, for what it remembered is gone.
             timeout: seconds of a call.
-            start_timeout: seconds until a server has to be ready.
+            start_timeout: seconds until a server has to be ready (one that is fetched first takes a while).
             parallel: neighbouring calls of one turn run at once.
             max_output: characters of an answer, beyond which it is cut and marked.
             max_calls: calls of one episode, of each tool. 0: no limit.
@@ -233,7 +233,7 @@ class MCPTool:
         `ToolFault` where the server is gone."""
         inside = episode if isinstance(episode, Episode) else None
         if self.max_calls and inside is not None and not inside.spend(self.name, self.max_calls):
-            raise ToolFailed(f"error: {self.name} can be called {self.max_calls} times in an episode; that is used up")
+            raise used_up(self.name, self.max_calls)
         answer = await self._source.call(self._listed.name, arguments, inside)
         if answer.error:
             raise ToolFailed(answer.text if answer.text.lower().startswith("error") else f"error: {answer.text}")

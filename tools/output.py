@@ -24,6 +24,8 @@ def written(value: Any, tool: str, limit: int = MAX_OUTPUT) -> str:
 
     A value that cannot be written is no mistake of the model's, which could not mend it: `ToolFault`.
     """
+    if type(value) is str and len(value) <= limit and value.isascii():  # most of them
+        return value
     try:
         return cut(as_text(value), limit)
     except Unwritable as e:

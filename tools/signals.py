@@ -16,3 +16,9 @@ class ToolBusy(ToolFailed):
 
 class StopEpisode(Exception):
     """Raise it in a tool to end the episode; its text is the observation."""
+
+
+def used_up(tool: str, calls: int) -> ToolFailed:
+    """The answer to a call beyond a tool's `max_calls`."""
+    times = "once" if calls == 1 else f"{calls} times"
+    return ToolFailed(f"error: {tool} can be called {times} in an episode, and that is used up")

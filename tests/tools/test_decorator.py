@@ -222,7 +222,15 @@ def test_arguments_without_a_name_or_schema_are_refused() -> None:
 
     def array(values: np.ndarray) -> None: ...  # type: ignore[type-arg]
 
-    for fn, name in ((star, r"\*items"), (stars, r"\*\*items"), (place, "item"), (array, "no JSON schema")):
+    def fielded(count: int = Field(3, ge=1)) -> None: ...
+
+    for fn, name in (
+        (fielded, "write Annotated"),
+        (star, r"\*items"),
+        (stars, r"\*\*items"),
+        (place, "item"),
+        (array, "no JSON schema"),
+    ):
         with pytest.raises(ToolError, match=name):
             tool(fn)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import os
 import pickle
 import socket
@@ -284,7 +285,7 @@ def test_limits_of_an_episode() -> None:
     for _ in range(2):
         env.reset(seed=0)
         assert env.step(ag.call("echo"))[0] == "{}"
-        assert "can be called 1 times" in env.step(ag.call("echo"))[0]
+        assert "echo can be called once" in env.step(ag.call("echo"))[0]
     env.close()
 
 
@@ -344,15 +345,15 @@ def broken() -> object:
 
 
 class Served:
-    """Our tools over HTTP, in a thread."""
+    """A server over HTTP in a thread: of our tools, where no other app is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: Any = None) -> None:
         import uvicorn
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        app = http_app(mcp_server(ToolSet([add, remember, broken, "calculator"]), episode()))
+        app = app or http_app(mcp_server(ToolSet([add, remember, broken, "calculator"]), episode()))
         self.server = uvicorn.Server(
             uvicorn.Config(app, port=self.port, log_level="error", timeout_graceful_shutdown=1)
         )
@@ -414,3 +415,38 @@ def test_a_browser_page_cannot_reach_the_server_by_another_name(served: Served) 
 def test_serving_refuses_other_transports() -> None:
     with pytest.raises(ToolError, match="'stdio' or 'http'"):
         serve_mcp([add], "carrier pigeon")  # type: ignore[arg-type]
+
+
+def test_a_server_made_with_the_package_s_own_class() -> None:
+    try:
+        from mcp.server.mcpserver import Image, MCPServer
+    except ImportError:  # 1.x
+        from mcp.server.fastmcp import FastMCP as MCPServer
+        from mcp.server.fastmcp import Image
+    server: Any = MCPServer("weather")
+
+    @server.tool()
+    def warm(city: str, days: list[int]) -> dict[str, Any]:
+        """How warm it is."""
+        if city == "nowhere":
+            raise ValueError("no such city")
+        return {"city": city, "degrees": [20 + day for day in days]}
+
+    @server.tool(structured_output=False)
+    async def picture(city: str) -> Any:
+        """A picture."""
+        return Image(data=b"hello", format="png")
+
+    served = Served(server.streamable_http_app())
+    env = ag.ToolEnv([("?", "4")], tools=[served.tools()])
+    try:
+        env.reset(seed=0)
+        assert env.toolset.schemas[0]["function"]["parameters"]["required"] == ["city", "days"]
+        assert json.loads(env.step(ag.call("warm", city="Oslo", days=[1, 2]))[0])["degrees"] == [21, 22]
+        *_, info = env.step(ag.call("warm", city="nowhere", days=[]))
+        assert "Error executing tool warm" in info["tool_errors"][0]  # 2.x does not say more
+        assert "city" in env.step(ag.call("warm"))[0]
+        assert env.step(ag.call("picture", city="Oslo"))[0] == "[image: image/png, 5 bytes]"
+    finally:
+        env.close()
+        served.stop()
