@@ -185,7 +185,8 @@ def test_what_is_not_text_is_described() -> None:
 
 
 def test_a_server_that_dies_is_a_fault_and_comes_back_with_the_next_call() -> None:
-    env = ag.ToolEnv([("?", "4")], tools=[raw()])
+    given = raw()
+    env = ag.ToolEnv([("?", "4")], tools=[given])
     env.reset(seed=0)
     pid = int(env.step(ag.call("pid"))[0])
     with pytest.raises(ToolFault, match=r"gone during die.*it wrote: ready when you are \| out of cheese"):
@@ -196,6 +197,9 @@ def test_a_server_that_dies_is_a_fault_and_comes_back_with_the_next_call() -> No
     assert other != pid
     os.kill(other, 9)  # between two calls
     assert gone(other)
+    assert given._shared is not None
+    while given._shared.result().alive:  # the end of its stdout is seen a moment later
+        time.sleep(0.01)
     assert env.step(ag.call("echo", text="x"))[0] == '{"text": "x"}'
     env.close()
 
