@@ -1,7 +1,8 @@
 """An MCP server of a few lines and no package, for what a well-kept one does not do: die, hang, answer oddly.
 
 Run as `python mcp_raw_server.py [MODE]`; MODE `silent` never answers, `dies` ends at once, `slow-list` and `many` list
-their tools late or over many pages, `deaf` does not notice the end of its stdin.
+their tools late or over many pages, `chatty` writes what is no message to stdout, `deaf` does
+not notice the end of its stdin.
 """
 
 import json
@@ -77,6 +78,9 @@ def answer(row):
 
 if MODE == "dies":
     sys.exit("cannot find my settings")
+if MODE == "chatty":
+    print("welcome to the server", flush=True)
+    print('{"jsonrpc": "2.0", "odd": true}', flush=True)
 print("ready when you are", file=sys.stderr, flush=True)
 for line in sys.stdin:
     row = json.loads(line)

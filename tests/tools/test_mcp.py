@@ -284,6 +284,13 @@ def test_prefixes_and_pages() -> None:
     env.close()
 
 
+def test_a_server_that_also_chats_is_understood() -> None:
+    env = ag.ToolEnv([("?", "4")], tools=[raw("chatty")])
+    env.reset(seed=0)
+    assert env.step(ag.call("echo", text="ä\u2028"))[0] == json.dumps({"text": "ä\u2028"})
+    env.close()
+
+
 def test_limits_of_an_episode() -> None:
     env = ag.ToolEnv([("?", "4")], tools=[raw(only=["echo"], max_calls=1)])
     for _ in range(2):
