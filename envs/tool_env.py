@@ -187,6 +187,8 @@ class ToolEnv(TextEnv):
         super(TextEnv, self).reset(seed=seed)
         if self.episode is not None:
             await self.episode.release()  # of one that was never ended
+        if self.toolset.sources:
+            await self.toolset.open(self)
         task = self._choose(options or {})
         prompt = (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt
         if self.system and not any(message.role == "system" for message in prompt):
@@ -235,8 +237,12 @@ class ToolEnv(TextEnv):
     async def aclose(self) -> None:
         """Let go of the episode under way; may be called again."""
         self._ended = True
-        if self.episode is not None:
-            await self.episode.release()
+        try:
+            if self.episode is not None:
+                await self.episode.release()
+        finally:
+            if self.toolset.sources:
+                await self.toolset.close(self)
 
     def _needs_loop(self) -> bool:
         own = type(self)
