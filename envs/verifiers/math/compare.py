@@ -1,0 +1,131 @@
+"""Whether two values are equal as mathematics: math-verify on sympy. Runs in a worker that may be killed at any time.
+
+math-verify decides; around it stand what it does not look after: values too large to compute (`TooLarge`, told before
+sympy tries), texts, and verdicts of equality that a look at the numbers refutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import sympy
+from latex2sympy2_extended.math_normalization import normalize_latex
+from math_verify import parse, verify
+from math_verify.parser import LatexExtractionConfig, parse_latex_cached
+from sympy.core.function import AppliedUndef
+
+from agentgym.envs.verifiers.math.size import TooLarge, check_size, check_text
+from agentgym.envs.verifiers.math.wording import formula, is_words, same_text
+
+LATEX = LatexExtractionConfig().normalization_config
+RELATIVE = 1e-5
+
+
+def compare(gold: str, gold_prose: bool, answer: str, answer_prose: bool) -> str:
+    """The name of an outcome: correct, incorrect, unparsable (the answer), timeout (too large), error (the gold)."""
+    if not (gold_prose or answer_prose):
+        if same_text(gold, answer):
+            return "correct"
+        if is_words(gold):
+            return "incorrect"
+    meant = read_gold(gold, gold_prose)
+    if not meant:
+        # a gold that is no formula is a text; what is not that text is not it
+        return "incorrect" if not gold_prose else "error"
+    try:
+        said = read(answer, answer_prose)
+    except TooLarge:
+        return "timeout"
+    if not said:
+        return "unparsable"
+    return "correct" if any(equal(a, b) for a in meant for b in said) else "incorrect"
+
+
+@lru_cache(maxsize=256)
+def read_gold(text: str, prose: bool) -> tuple[Any, ...]:
+    try:
+        return read(text, prose)
+    except TooLarge:
+        return ()
+
+
+def read(text: str, prose: bool) -> tuple[Any, ...]:
+    """The sympy objects that a text may mean, the likeliest first; empty where it is none. Raises `TooLarge`."""
+    check_text(text)
+    if prose:
+        found = [item for item in parse(text, parsing_timeout=None) if not isinstance(item, str)]
+    else:
+        found = _formula(formula(text))
+    for item in found:
+        check_size(item)
+    return tuple(found)
+
+
+def _formula(text: str) -> Sequence[Any]:
+    if not text:
+        return ()
+    try:
+        value = parse_latex_cached(normalize_latex(text, LATEX))
+    except TooLarge:
+        raise
+    except Exception:  # whatever the parser meets in it: this text is no formula
+        return ()
+    return () if value is None else (value,)
+
+
+def equal(gold: Any, answer: Any) -> bool:
+    if not _verified(gold, answer):
+        renamed = _renamed(gold, answer)
+        return renamed is not None and _verified(gold, renamed)
+    return not _refuted(gold, answer)
+
+
+def _verified(gold: Any, answer: Any) -> bool:
+    return bool(verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True))
+
+
+def _renamed(gold: Any, answer: Any) -> Any:
+    """`answer` with the argument of the function that it defines named as in `gold`: f(n) = 2n is f(x) = 2x."""
+    a, b = _arguments(gold), _arguments(answer)
+    if len(a) != 1 or len(b) != 1 or a == b or a & answer.free_symbols:
+        return None
+    return answer.subs(b.pop(), a.pop())
+
+
+def _arguments(value: Any) -> set[Any]:
+    """The symbols of which functions are defined in equations f(x) = ..."""
+    equations = value.atoms(sympy.Eq) if isinstance(value, sympy.Basic) else ()
+    calls = [equation.lhs for equation in equations if isinstance(equation.lhs, AppliedUndef)]
+    return {argument for call in calls for argument in call.args if argument.is_Symbol}
+
+
+def _refuted(gold: Any, answer: Any) -> bool:
+    """Numbers that agree only because both are small, and equations that agree only because neither has a solution."""
+    try:
+        if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr) and not isinstance(gold, sympy.MatrixBase):
+            return not (gold.free_symbols or answer.free_symbols) and _far_apart(gold, answer)
+        if isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq):
+            return gold != answer and not _same_zeros(gold, answer)
+    except Exception:  # sympy could not say: then the verdict stands
+        return False
+    return False
+
+
+def _far_apart(gold: Any, answer: Any) -> bool:
+    a, b = complex(gold.evalf(20)), complex(answer.evalf(20))
+    if abs(a - b) <= RELATIVE * max(abs(a), abs(b)):
+        return False
+    # 9% is 9, and 0.09
+    return min(abs(a - 100 * b), abs(a * 100 - b)) > RELATIVE * 100 * max(abs(a), abs(b))
+
+
+def _same_zeros(gold: Any, answer: Any) -> bool:
+    a, b = gold.lhs - gold.rhs, answer.lhs - answer.rhs
+    if not (a.free_symbols and b.free_symbols):
+        return True
+    ratio = sympy.cancel(a / b)
+    if not ratio.free_symbols and ratio != 0:
+        return True
+    return bool(sympy.solve(gold, list(gold.free_symbols)))
