@@ -17,14 +17,19 @@ from math_verify.parser import LatexExtractionConfig, parse_latex_cached
 from sympy.core.function import AppliedUndef
 
 from agentgym.envs.verifiers.math.size import TooLarge, check_size, check_text
-from agentgym.envs.verifiers.math.wording import formula, is_words, same_text
+from agentgym.envs.verifiers.math.wording import formula, is_words, plain, same_text
 
 LATEX = LatexExtractionConfig().normalization_config
 RELATIVE = 1e-5
 
 
+def gold_readable(gold: str, prose: bool) -> bool:
+    """Whether a gold is something to compare with: a formula, a value in prose, or a text without LaTeX."""
+    return bool(read_gold(gold, prose)) or (not prose and "\\" not in plain(gold))
+
+
 def compare(gold: str, gold_prose: bool, answer: str, answer_prose: bool) -> str:
-    """The name of an outcome: correct, incorrect, unparsable (the answer), timeout (too large), error (the gold)."""
+    """The name of an outcome: correct, incorrect, unparsable (the answer), timeout (too large)."""
     if not (gold_prose or answer_prose):
         if same_text(gold, answer):
             return "correct"
@@ -33,7 +38,7 @@ def compare(gold: str, gold_prose: bool, answer: str, answer_prose: bool) -> str
     meant = read_gold(gold, gold_prose)
     if not meant:
         # a gold that is no formula is a text; what is not that text is not it
-        return "incorrect" if not gold_prose else "error"
+        return "incorrect"
     try:
         said = read(answer, answer_prose)
     except TooLarge:

@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 Extract = Literal["auto", "strict", "bare"]
 MAX_VALUE = 2_000
 """Characters of a bare value; a longer one is no answer that anyone compares."""
-MAX_PROSE = 6_000
+MAX_PROSE = 4_000
 """Characters at the end of a prose answer in which a value is looked for."""
+MAX_WORDS = 120
+"""Characters of an answer in words, such as "no real solution"."""
 
 _BOXES = ("\\boxed", "\\fbox")
 _SPACE = " \t\r\n"
@@ -31,6 +33,7 @@ _AND_MORE = re.compile(r"\s*(?:,?\s*and\b|,?\s*or\b|,)\s*", re.IGNORECASE)
 _COMMAND = re.compile(r"\\(?:begin|end|text|mbox|textbf|textrm|textit|mathrm|operatorname)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _BRACKET = re.compile(r"\[([^\[\],;]{1,80})\][.\s]*$")
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_SIGN = re.compile(r"[\d$\\=<>^]")
 _NO_PROSE = re.compile(
     r"(?:and|or|pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|inf|infinity|oo|percent|mod|gcd|lcm|max|min|abs|[a-z]{2})\b",
     re.IGNORECASE,
@@ -80,8 +83,10 @@ def _whole(text: str) -> Value | None:
     found = _MATH.fullmatch(text)
     if found and "$" not in (inside := _inside(found)):
         return _value(inside)
+    if len(text) <= MAX_WORDS and not _SIGN.search(text):
+        return _value(text)
     if "$" in text or "\\(" in text or "\\[" in text or len(text) > MAX_VALUE or reads_as_prose(text):
-        return Value(text[-MAX_PROSE:], prose=True)
+        return Value(text[-MAX_PROSE:], prose=True) if _SIGN.search(text) else None
     return _value(text)
 
 
