@@ -75,10 +75,23 @@ def _at_once(gold: object, answer: object, mode: Extract) -> Outcome | Future[Ou
     if not (meant.prose or said.prose):
         if meant.text == said.text:
             return Outcome.correct
-        right = exact.read(meant.text)
-        if right is not None and (number := exact.read(said.text)) is not None:
-            return Outcome.correct if exact.same(right, number) else Outcome.incorrect
+        if (settled := _settled(meant.text, said.text)) is not None:
+            return Outcome.correct if settled else Outcome.incorrect
     return shared_pool().submit(meant, said)
+
+
+def _settled(gold: str, answer: str) -> bool | None:
+    """Whether numbers are the same, None where one of the two is something else."""
+    right = exact.read(gold)
+    if right is not None:
+        number = exact.read(answer)
+        return None if number is None else exact.same(right, number)
+    if (based := exact.same_in_base(gold, answer)) is not None:
+        return based
+    several = exact.read_several(gold)
+    if several is None or (numbers := exact.read_several(answer)) is None:
+        return None
+    return exact.same_numbers(several, numbers)
 
 
 @lru_cache(maxsize=4096)

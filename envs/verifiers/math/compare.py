@@ -17,7 +17,7 @@ from math_verify.parser import LatexExtractionConfig, parse_latex_cached
 from sympy.core.function import AppliedUndef
 
 from agentgym.envs.verifiers.math.size import TooLarge, check_size, check_text
-from agentgym.envs.verifiers.math.wording import formula, is_words, plain, same_text
+from agentgym.envs.verifiers.math.wording import formula, is_words, plain, same_text, side_by_side
 
 LATEX = LatexExtractionConfig().normalization_config
 RELATIVE = 1e-5
@@ -25,7 +25,8 @@ RELATIVE = 1e-5
 
 def gold_readable(gold: str, prose: bool) -> bool:
     """Whether a gold is something to compare with: a formula, a value in prose, or a text without LaTeX."""
-    return bool(read_gold(gold, prose)) or (not prose and "\\" not in plain(gold))
+    meant = read_gold(gold, prose)
+    return meant is None or bool(meant) or (not prose and "\\" not in (text := plain(gold)) and bool(text))
 
 
 def compare(gold: str, gold_prose: bool, answer: str, answer_prose: bool) -> str:
@@ -49,11 +50,12 @@ def compare(gold: str, gold_prose: bool, answer: str, answer_prose: bool) -> str
 
 
 @lru_cache(maxsize=256)
-def read_gold(text: str, prose: bool) -> tuple[Any, ...]:
+def read_gold(text: str, prose: bool) -> tuple[Any, ...] | None:
+    """None for one that is too large to compute: it can only be met by its own text."""
     try:
         return read(text, prose)
     except TooLarge:
-        return ()
+        return None
 
 
 def read(text: str, prose: bool) -> tuple[Any, ...]:
@@ -65,11 +67,17 @@ def read(text: str, prose: bool) -> tuple[Any, ...]:
         found = _formula(formula(text))
     for item in found:
         check_size(item)
-    return tuple(found)
+    return tuple(_imaginary(item) for item in found)
+
+
+def _imaginary(value: Any) -> Any:
+    """The parser leaves the imaginary unit a symbol."""
+    units = [symbol for symbol in value.free_symbols if symbol.name == "i"]
+    return value.subs({unit: sympy.I for unit in units}) if units else value
 
 
 def _formula(text: str) -> Sequence[Any]:
-    if not text:
+    if not text or side_by_side(text):
         return ()
     try:
         value = parse_latex_cached(normalize_latex(text, LATEX))

@@ -9,14 +9,21 @@ from typing import NamedTuple
 
 MAX_LENGTH = 120
 """Characters; what is longer is not a plain number."""
+MAX_LIST = 2_000
+SEVERAL = 8
+"""Items from which on a list that differs is not looked at again: sympy takes 0.01 s for each."""
 
+_BRACES = re.compile(r"\\([{}])")
 _DROPPED = re.compile(r"\\!\s*|\\[,;: ]|\\(?:left|right|displaystyle)(?![a-zA-Z])|[~\u00a0\u202f]")
 _DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\u00b0|\\degree)$")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*%?\s*(?:percent)?\s*\}|percent|per cent)$", re.IGNORECASE)
 _PLAIN = re.compile(
     r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?: [0-9]{3})+|[0-9]+)?(?P<decimals>\.[0-9]*)?"
-    r"(?:\s*/\s*(?P<divisor>[0-9]+(?:\.[0-9]+)?))?"
+    r"(?:\s*/\s*(?P<divisor>[0-9]+(?:\.[0-9]+)?)|[eE](?P<exponent>[-+]?[0-9]{1,3})"
+    r"|\s*(?:\\times|\\cdot|\*|\u00d7)\s*10\s*\^\s*(?:\{\s*(?P<power>[-+]?[0-9]{1,3})\s*\}|(?P<digit>[0-9])))?"
 )
+_REPEATING = re.compile(r"(?P<start>[0-9]*\.[0-9]*)\\(?:overline|bar)\s*(?:\{(?P<period>[0-9]+)\}|(?P<digit>[0-9]))")
+_BASED = re.compile(r"(?P<digits>[0-9A-Za-z]+)(?:_\s*\{?\s*(?:\\text\s*\{\s*)?(?P<base>[0-9]{1,2})[\s}]*)?")
 _FRACTION = re.compile(
     r"(?P<whole>[0-9]+)?\s*\\[dtc]?frac\s*"
     r"(?:\{\s*(?P<minus>-?)\s*(?P<top>[0-9]+(?:\.[0-9]+)?)\s*\}|(?P<digit>[0-9]))\s*"
@@ -57,6 +64,41 @@ def read(text: str) -> Number | None:
     return None if found is None else Number(found[0] * sign, found[1], percent is not None)
 
 
+class Numbers(NamedTuple):
+    """Several numbers and the brackets around them."""
+
+    brackets: str
+    items: tuple[Number, ...]
+
+
+@lru_cache(maxsize=4096)
+def read_several(text: str) -> Numbers | None:
+    """The numbers of a list, set, tuple or interval of plain numbers, None for anything else."""
+    if "," not in text or len(text) > MAX_LIST:
+        return None
+    text = _BRACES.sub(r"\1", _DROPPED.sub("", text.strip().strip("$"))).strip().removesuffix(".")
+    brackets = ""
+    if text[:1] in "({[" and text[-1:] in ")}]":
+        brackets, text = text[0] + text[-1], text[1:-1]
+    items = [read(item) for item in text.split(",")]
+    numbers = tuple(item for item in items if item is not None)
+    if len(numbers) < len(items):
+        return None
+    return Numbers(brackets, numbers)
+
+
+def same_numbers(gold: Numbers, answer: Numbers) -> bool | None:
+    """Whether they are the same, None where that has to be looked at more closely. Sets and bare lists have no order."""
+    if gold.brackets != answer.brackets:
+        return None
+    a, b = gold.items, answer.items
+    if gold.brackets in ("", "{}"):
+        a, b = tuple(sorted(a)), tuple(sorted(b))
+    if len(a) == len(b) and all(same(one, other) for one, other in zip(a, b, strict=True)):
+        return True
+    return False if len(a) > SEVERAL else None
+
+
 def _sign(text: str) -> tuple[int, str]:
     """The sign before or after a currency sign, and the rest; 0 for two signs."""
     sign = 1
@@ -84,6 +126,8 @@ def _value(text: str) -> tuple[Fraction, bool] | None:
     if found := _MIXED.fullmatch(text):
         over = Fraction(found["bottom"])
         return (Fraction(found["whole"]) + Fraction(found["top"]) / over, False) if over else None
+    if found := _REPEATING.fullmatch(text):
+        return _repeating(found["start"], found["period"] or found["digit"]), False
     found = _PLAIN.fullmatch(text)
     if not found or not (found["whole"] or found["decimals"]) or found["decimals"] == "." and not found["whole"]:
         return None
@@ -94,8 +138,27 @@ def _value(text: str) -> tuple[Fraction, bool] | None:
         whole, decimals = "0", "." + whole[2:]
     value = Fraction(whole.replace(",", "").replace(" ", "") + decimals)
     if divisor is None:
-        return value, len(decimals) > 1
+        ten = found["exponent"] or found["power"] or found["digit"]
+        return value * Fraction(10) ** int(ten or 0), len(decimals) > 1
     return (value / Fraction(divisor), False) if Fraction(divisor) else None
+
+
+def _repeating(start: str, period: str) -> Fraction:
+    """0.1 with 6 repeating is 1/6."""
+    shift = 10 ** len(start.partition(".")[2])
+    return Fraction(start + "0") + Fraction(int(period), (10 ** len(period) - 1) * shift)
+
+
+def same_in_base(gold: str, answer: str) -> bool | None:
+    """Whether a number with its base, 2516_8, has the same digits and base; None for a gold that is no such number.
+
+    The base may be left out, as a unit may.
+    """
+    right = _BASED.fullmatch(gold.strip("$ ")) if "_" in gold else None
+    if right is None or right["base"] is None or not right["digits"][0].isdigit():
+        return None
+    said = _BASED.fullmatch(_DROPPED.sub("", answer).strip("$ ."))
+    return said is not None and said["digits"] == right["digits"] and said["base"] in (None, right["base"])
 
 
 def same(gold: Number, answer: Number) -> bool:

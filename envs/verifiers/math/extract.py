@@ -19,6 +19,7 @@ MAX_WORDS = 120
 _BOXES = ("\\boxed", "\\fbox")
 _SPACE = " \t\r\n"
 _MOST_BOXES = 12
+_MOST_TRIES = 64  # a text of nothing but boxes that never close must not cost its length squared
 _NEAR, _FAR = 10, 70
 _JOINT = re.compile(r"\b(?:and|or)\b|[,;]")
 _PHRASE = re.compile(
@@ -34,6 +35,7 @@ _COMMAND = re.compile(r"\\(?:begin|end|text|mbox|textbf|textrm|textit|mathrm|ope
 _BRACKET = re.compile(r"\[([^\[\],;]{1,80})\][.\s]*$")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _SIGN = re.compile(r"[\d$\\=<>^]")
+_TALK = re.compile(r"\b(?:is|are|the|we|so|equals?|therefore|thus|hence|answer)\b", re.IGNORECASE)
 _NO_PROSE = re.compile(
     r"(?:and|or|pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|inf|infinity|oo|percent|mod|gcd|lcm|max|min|abs|[a-z]{2})\b",
     re.IGNORECASE,
@@ -85,7 +87,7 @@ def _whole(text: str) -> Value | None:
         return _value(inside)
     if len(text) <= MAX_WORDS and not _SIGN.search(text):
         return _value(text)
-    if "$" in text or "\\(" in text or "\\[" in text or len(text) > MAX_VALUE or reads_as_prose(text):
+    if "$" in text.replace("\\$", "") or "\\(" in text or "\\[" in text or len(text) > MAX_VALUE or reads_as_prose(text):
         return Value(text[-MAX_PROSE:], prose=True) if _SIGN.search(text) else None
     return _value(text)
 
@@ -106,9 +108,9 @@ def _sentence(said: str) -> Value | None:
 
 
 def reads_as_prose(text: str) -> bool:
-    """Whether there is a sentence around the value: two or more words that no formula has."""
-    words = [word for word in _WORD.findall(_COMMAND.sub(" ", text)) if not _NO_PROSE.fullmatch(word)]
-    return len(words) > 1
+    """Whether there is a sentence around the value: a verb or so, or two words that no formula has."""
+    text = _COMMAND.sub(" ", text)
+    return _TALK.search(text) is not None or sum(not _NO_PROSE.fullmatch(word) for word in _WORD.findall(text)) > 1
 
 
 def _value(text: str) -> Value | None:
@@ -137,7 +139,9 @@ def _boxes(text: str, most: int) -> list[str]:
     """The contents of the last complete box, and of up to `most` before it that belong to the same answer."""
     found: list[str] = []
     limit = later = len(text)
-    while len(found) < most:
+    for _ in range(_MOST_TRIES):
+        if len(found) == most:
+            break
         start = max(text.rfind(box, 0, limit) for box in _BOXES)
         if start < 0:
             break

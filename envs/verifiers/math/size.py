@@ -17,12 +17,16 @@ MAX_BITS = 40_000.0
 """Of a number; about 12,000 digits."""
 MAX_DIGITS = 1_000
 MAX_DEPTH = 60
+MAX_PARENTHESES = 12
+"""One in another: the parser takes 0.1 s for each."""
+MAX_WORDS = 400
+"""Numbers, letters, commands and signs of a formula: the parser takes 0.5 s for 300."""
 MAX_NODES = 4_000
-MAX_TERMS = 2_000
+MAX_TERMS = 500
 """Of an expansion: (a + b + c)^n has so many."""
 
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS}}}")
-_OPENING, _CLOSING = "{([", "})]"
+_WORD = re.compile(r"\\[a-zA-Z]+|[\d.]+|[^\s{}]")
 
 
 class TooLarge(ValueError):
@@ -30,18 +34,24 @@ class TooLarge(ValueError):
 
 
 def check_text(text: str) -> None:
-    """Raise `TooLarge` for numbers of a thousand digits and for nesting that no parser survives."""
+    """Raise `TooLarge` for a text that the parser does not get to the end of in its time."""
     if _LONG_NUMBER.search(text):
         raise TooLarge("a number with too many digits")
+    if _depth(text, "{", "}") > MAX_DEPTH or _depth(text, "([", ")]") > MAX_PARENTHESES:
+        raise TooLarge("nested too deeply")
+    if len(_WORD.findall(text)) > MAX_WORDS:
+        raise TooLarge("too many parts")
+
+
+def _depth(text: str, opening: str, closing: str) -> int:
     depth = deepest = 0
     for letter in text:
-        if letter in _OPENING:
+        if letter in opening:
             depth += 1
             deepest = max(deepest, depth)
-        elif letter in _CLOSING and depth:
+        elif letter in closing and depth:
             depth -= 1
-    if deepest > MAX_DEPTH or text.count("^") > 200:
-        raise TooLarge("nested too deeply")
+    return deepest
 
 
 def check_size(value: Any) -> None:
@@ -56,15 +66,24 @@ def check_size(value: Any) -> None:
 
 
 def _check_node(node: Any) -> None:
-    if isinstance(node, Pow) and node.base.free_symbols and isinstance(node.base, sympy.Add):
-        exponent = _bits(node.exp)
-        terms = len(node.base.args)
-        if exponent < 40 and not node.exp.free_symbols:
-            power = min(abs(_size(node.exp)), 1e6)
-            if terms > 1 and math.lgamma(power + terms) - math.lgamma(terms) - math.lgamma(power + 1) > math.log(MAX_TERMS):
-                raise TooLarge("too many terms")
-    elif isinstance(node, (Pow, factorial, sympy.factorial2, sympy.binomial)) and _bits(node) > MAX_BITS:
-        raise TooLarge("a number with too many digits")
+    if isinstance(node, (Pow, factorial, sympy.factorial2, sympy.binomial, sympy.exp)) and not node.free_symbols:
+        if _bits(node) > MAX_BITS:
+            raise TooLarge("a number with too many digits")
+    elif isinstance(node, (Pow, sympy.Mul)) and _terms(node) > MAX_TERMS:
+        raise TooLarge("too many terms")
+
+
+def _terms(node: Any) -> float:
+    """How many terms the expansion of `node` has, at most."""
+    if isinstance(node, sympy.Add):
+        return float(sum(_terms(arg) for arg in node.args))
+    if isinstance(node, sympy.Mul):
+        return math.prod(_terms(arg) for arg in node.args)
+    if isinstance(node, Pow) and (terms := _terms(node.base)) > 1 and not node.exp.free_symbols:
+        power = min(abs(_size(node.exp)), 1e6)
+        # (n + t - 1 choose n), told by its logarithm
+        return math.exp(min(math.lgamma(power + terms) - math.lgamma(terms) - math.lgamma(power + 1), 50.0))
+    return 1.0
 
 
 def _size(node: Any) -> float:
@@ -79,13 +98,17 @@ def _bits(node: Any) -> float:
         return float(max(abs(int(node)).bit_length(), 0.1))
     if isinstance(node, Rational):
         return float(max(abs(int(node.p)).bit_length(), int(node.q).bit_length()))
-    if isinstance(node, sympy.Float) or node.is_Symbol or isinstance(node, AppliedUndef) or node.free_symbols:
-        return _of_float(node) if isinstance(node, sympy.Float) else 3.0
+    if isinstance(node, sympy.Float):
+        return _of_float(node)
+    if node.free_symbols or isinstance(node, AppliedUndef):
+        return 3.0
     if isinstance(node, Pow):
         exponent = _bits(node.exp)
         if exponent > 60:
             return math.inf if _bits(node.base) > 1 else 1.0
         return _bits(node.base) * max(_size(node.exp), 1.0)
+    if isinstance(node, sympy.exp):
+        return math.inf if _bits(node.args[0]) > 60 else 1.5 * _size(node.args[0])
     if isinstance(node, (factorial, sympy.factorial2)):
         size = min(_size(node.args[0]), 1e300)
         return size * max(math.log2(size + 1), 1.0)

@@ -21,6 +21,9 @@ _POWER = re.compile(r"\*\*")
 _ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(")
 _PI = re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])")
 _FACTOR = re.compile(r"(?<![\\a-zA-Z])(\d*)([a-zA-Z])$")
+_TWO = re.compile(r"(?<![\d.])(?<!frac)(?<!frac )\d+\s+\d+(?!\d*\s*/)")
+_GROUPS = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
+_IMAGINARY = re.compile(r"(?<=\d)i(?![a-zA-Z])")  # 4i: the parser looks for an i that stands alone
 _AMOUNT = re.compile(r"[-+]?\s*\\?\$?[\d.,]+\s+[a-zA-Z]")
 _STYLE = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mbox|math(?:rm|bf|it|sf|tt)|operatorname|emph)\s*\{([^{}]*)\}")
 _QUIET = re.compile(r"\\(?:left|right|displaystyle|[bB]igg?[lr]?)(?![a-zA-Z])")
@@ -35,10 +38,15 @@ def formula(text: str) -> str:
     if "matrix" not in text and "array" not in text and "cases" not in text:
         text = _DOUBLED.sub(r"\\", text)
     text = _GLUED.sub(r" \1 ", _NO_SPACE.sub("", text).replace("{,}", ","))
-    text = _DEGREES.sub("", _SPACES.sub(" ", text))
+    text = _GROUPS.sub("", _DEGREES.sub("", _SPACES.sub(" ", text)))
     text = _PI.sub(r"\\pi ", _POWER.sub("^", _LETTER.sub(r" \1 ", text)))
     text = _roots(text).strip().rstrip(".,;").strip()
-    return _last_factor(text)
+    return _IMAGINARY.sub(" i ", _last_factor(text))
+
+
+def side_by_side(text: str) -> bool:
+    """Whether two integers stand side by side: `1 2` is nothing, though the parser adds them up."""
+    return _TWO.search(text) is not None
 
 
 def _last_factor(text: str) -> str:
@@ -81,13 +89,20 @@ def same_text(gold: str, answer: str) -> bool:
     if len(meant) == 1 and meant in "ABCDEFGHIJ":
         found = _CHOICE.match(_bare(answer))
         return found is not None and found[1] == meant
-    return said.replace(" ", "") == meant.replace(" ", "") and bool(meant)
+    return _glued(said) == _glued(meant) and bool(meant)
 
 
 def is_words(text: str) -> bool:
     """Whether a text is words and no formula: `even`, `\\text{odd}`, `Evelyn`, `no solution`."""
     bare = plain(text)
-    return len(bare) > 3 and _WORDS.fullmatch(bare) is not None
+    if len(bare) == 3 and bare[0] < bare[1] < bare[2]:
+        return False  # abc, xyz: a product
+    return len(bare) > 2 and _WORDS.fullmatch(bare) is not None
+
+
+def _glued(text: str) -> str:
+    """Without spaces, but not those that part two numbers."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", text)
 
 
 def _bare(text: str) -> str:
