@@ -15,6 +15,7 @@ from latex2sympy2_extended.math_normalization import normalize_latex
 from math_verify import parse, verify
 from math_verify.parser import LatexExtractionConfig, parse_latex_cached
 from sympy.core.function import AppliedUndef
+from sympy.logic.boolalg import BooleanAtom
 
 from agentgym.envs.verifiers.math.size import TooLarge, check_size, check_text
 from agentgym.envs.verifiers.math.wording import formula, is_words, plain, same_text, side_by_side
@@ -60,10 +61,10 @@ def read_gold(text: str, prose: bool) -> tuple[Any, ...] | None:
 
 def read(text: str, prose: bool) -> tuple[Any, ...]:
     """The sympy objects that a text may mean, the likeliest first; empty where it is none. Raises `TooLarge`."""
-    check_text(text)
     if prose:
         found = [item for item in parse(text, parsing_timeout=None) if not isinstance(item, str)]
     else:
+        check_text(text)
         found = _formula(formula(text))
     for item in found:
         check_size(item)
@@ -73,7 +74,8 @@ def read(text: str, prose: bool) -> tuple[Any, ...]:
 def _imaginary(value: Any) -> Any:
     """The parser leaves the imaginary unit a symbol."""
     units = [symbol for symbol in value.free_symbols if symbol.name == "i"]
-    return value.subs({unit: sympy.I for unit in units}) if units else value
+    found = value.subs({unit: sympy.I for unit in units}) if units else value
+    return value if isinstance(found, BooleanAtom) else found  # e^{i pi} = -1 would become `True`
 
 
 def _formula(text: str) -> Sequence[Any]:

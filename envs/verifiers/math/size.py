@@ -80,7 +80,9 @@ def _terms(node: Any) -> float:
     if isinstance(node, sympy.Mul):
         return math.prod(_terms(arg) for arg in node.args)
     if isinstance(node, Pow) and (terms := _terms(node.base)) > 1 and not node.exp.free_symbols:
-        power = min(abs(_size(node.exp)), 1e6)
+        if isinstance(node.exp, Rational) and not isinstance(node.exp, Integer):
+            return 1.0
+        power = min(float(abs(int(node.exp))) if isinstance(node.exp, Integer) else _size(node.exp), 1e6)
         # (n + t - 1 choose n), told by its logarithm
         return math.exp(min(math.lgamma(power + terms) - math.lgamma(terms) - math.lgamma(power + 1), 50.0))
     return 1.0

@@ -21,7 +21,7 @@ _POWER = re.compile(r"\*\*")
 _ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(")
 _PI = re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])")
 _FACTOR = re.compile(r"(?<![\\a-zA-Z])(\d*)([a-zA-Z])$")
-_TWO = re.compile(r"(?<![\d.])(?<!frac)(?<!frac )\d+\s+\d+(?!\d*\s*/)")
+_TWO = re.compile(r"(?<![\d._^])(?<!frac)(?<!frac )\d+\s+\d+(?!\d*\s*/)")
 _GROUPS = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _IMAGINARY = re.compile(r"(?<=\d)i(?![a-zA-Z])")  # 4i: the parser looks for an i that stands alone
 _AMOUNT = re.compile(r"[-+]?\s*\\?\$?[\d.,]+\s+[a-zA-Z]")
