@@ -91,10 +91,22 @@ def _formula(text: str) -> Sequence[Any]:
 
 
 def equal(gold: Any, answer: Any) -> bool:
+    if isinstance(gold, sympy.Basic) and isinstance(answer, sympy.Basic) and _form(gold) == _form(answer):
+        return not (gold.has(sympy.nan) or gold.has(sympy.zoo))
     if not _verified(gold, answer):
         renamed = _renamed(gold, answer)
         return renamed is not None and _verified(gold, renamed)
     return not _refuted(gold, answer)
+
+
+def _form(value: Any) -> str:
+    """The value as written, but for the order of sums, products and sets: a quick proof that two are the same."""
+    if not value.args:
+        return f"{type(value).__name__}:{value}"
+    parts = [_form(part) for part in value.args]
+    if isinstance(value, (sympy.Add, sympy.Mul, sympy.FiniteSet)):
+        parts.sort()
+    return f"{value.func.__name__}({','.join(parts)})"
 
 
 def _verified(gold: Any, answer: Any) -> bool:

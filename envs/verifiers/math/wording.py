@@ -39,8 +39,9 @@ def formula(text: str) -> str:
         text = _DOUBLED.sub(r"\\", text)
     text = _GLUED.sub(r" \1 ", _NO_SPACE.sub("", text).replace("{,}", ","))
     text = _GROUPS.sub("", _DEGREES.sub("", _SPACES.sub(" ", text)))
-    text = _PI.sub(r"\\pi ", _POWER.sub("^", _LETTER.sub(r" \1 ", text)))
+    text = _PI.sub(r"\\pi ", _POWER.sub("^", _LETTER.sub(r"{\1}", text)))
     text = _roots(text).strip().rstrip(".,;").strip()
+    text = re.sub(r"\s+(?=})", "", text)  # `e }` would be read as a unit too
     return _IMAGINARY.sub(" i ", _last_factor(text))
 
 
