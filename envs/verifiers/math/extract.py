@@ -87,7 +87,13 @@ def _whole(text: str) -> Value | None:
         return _value(inside)
     if len(text) <= MAX_WORDS and not _SIGN.search(text):
         return _value(text)
-    if "$" in text.replace("\\$", "") or "\\(" in text or "\\[" in text or len(text) > MAX_VALUE or reads_as_prose(text):
+    if (
+        "$" in text.replace("\\$", "")
+        or "\\(" in text
+        or "\\[" in text
+        or len(text) > MAX_VALUE
+        or reads_as_prose(text)
+    ):
         return Value(text[-MAX_PROSE:], prose=True) if _SIGN.search(text) else None
     return _value(text)
 

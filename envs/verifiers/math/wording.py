@@ -25,7 +25,9 @@ _TWO = re.compile(r"(?<![\d._^])(?<!frac)(?<!frac )\d+\s+\d+(?!\d*\s*/)")
 _GROUPS = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _IMAGINARY = re.compile(r"(?<=\d)i(?![a-zA-Z])")  # 4i: the parser looks for an i that stands alone
 _AMOUNT = re.compile(r"[-+]?\s*\\?\$?[\d.,]+\s+[a-zA-Z]")
-_STYLE = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mbox|math(?:rm|bf|it|sf|tt)|operatorname|emph)\s*\{([^{}]*)\}")
+_STYLE = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mbox|math(?:rm|bf|it|sf|tt)|operatorname|emph)\s*\{([^{}]*)\}"
+)
 _QUIET = re.compile(r"\\(?:left|right|displaystyle|[bB]igg?[lr]?)(?![a-zA-Z])")
 _CHOICE = re.compile(r"\(?([A-J])(?:\)|\.|:)(?:\s|$)")
 _ONE_LETTER = re.compile(r"\(([A-Za-z])\)\.?")

@@ -35,7 +35,10 @@ _WARM = (
     ("x^2+2x+1", "(x+1)^2"),
     ("(1, \\infty)", "x > 1"),
     ("\\{1,2\\}", "1, 2"),
-    ("\\begin{pmatrix} -\\frac{1}{2} & 2 \\\\ \\sqrt[3]{x}^2 & 4 \\end{pmatrix}", "\\begin{bmatrix} 1 & 2x^{2/3} \\end{bmatrix}"),
+    (
+        "\\begin{pmatrix} -\\frac{1}{2} & 2 \\\\ \\sqrt[3]{x}^2 & 4 \\end{pmatrix}",
+        "\\begin{bmatrix} 1 & 2x^{2/3} \\end{bmatrix}",
+    ),
     ("2\\sin(x)\\cos(x)", "\\sin(2x)"),
     ("y = 2x + 3", "2x - y + 3 = 0"),
     ("F_n = \\sum_{k=0}^{n-1} F_k F_{n-k-1}", "\\sum_{k=0}^{n} k^2"),
@@ -44,7 +47,9 @@ _WARM = (
     ("\\log_2 8", "\\ln 3"),
     ("|x| \\le 2", "-2 \\le x \\le 2"),
 )
-_WARM_PROSE = "Let $x^2 = 4$ or $x = \\frac{1}{2}$, \\(y = 3\\), \\[z = 4.\\] There are 12, (2, 3) or $1,000. So $x = 7$ is it."
+_WARM_PROSE = (
+    "Let $x^2 = 4$ or $x = \\frac{1}{2}$, \\(y = 3\\), \\[z = 4.\\] There are 12, (2, 3) or $1,000. So $x = 7$ is it."
+)
 
 
 def main(control_fd: int, parent: int) -> None:
