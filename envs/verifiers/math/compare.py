@@ -6,16 +6,14 @@ sympy tries), texts, and verdicts of equality that a look at the numbers refutes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import sympy
-from latex2sympy2_extended.math_normalization import normalize_latex
+import sympy  # type: ignore[import-untyped]
 from math_verify import parse, verify
-from math_verify.parser import LatexExtractionConfig, parse_latex_cached
-from sympy.core.function import AppliedUndef
-from sympy.logic.boolalg import BooleanAtom
+from math_verify.parser import LatexExtractionConfig, normalize_latex, parse_latex_cached
+from sympy.core.function import AppliedUndef  # type: ignore[import-untyped]
+from sympy.logic.boolalg import BooleanAtom  # type: ignore[import-untyped]
 
 from agentgym.envs.verifiers.math.size import TooLarge, check_size, check_text
 from agentgym.envs.verifiers.math.wording import formula, is_words, plain, same_text, side_by_side
@@ -74,20 +72,20 @@ def read(text: str, prose: bool) -> tuple[Any, ...]:
 def _imaginary(value: Any) -> Any:
     """The parser leaves the imaginary unit a symbol."""
     units = [symbol for symbol in value.free_symbols if symbol.name == "i"]
-    found = value.subs({unit: sympy.I for unit in units}) if units else value
+    found = value.subs(dict.fromkeys(units, sympy.I)) if units else value
     return value if isinstance(found, BooleanAtom) else found  # e^{i pi} = -1 would become `True`
 
 
-def _formula(text: str) -> Sequence[Any]:
+def _formula(text: str) -> list[Any]:
     if not text or side_by_side(text):
-        return ()
+        return []
     try:
         value = parse_latex_cached(normalize_latex(text, LATEX))
     except TooLarge:
         raise
     except Exception:  # whatever the parser meets in it: this text is no formula
-        return ()
-    return () if value is None else (value,)
+        return []
+    return [] if value is None else [value]
 
 
 def equal(gold: Any, answer: Any) -> bool:

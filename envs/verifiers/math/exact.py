@@ -88,7 +88,7 @@ def read_several(text: str) -> Numbers | None:
 
 
 def same_numbers(gold: Numbers, answer: Numbers) -> bool | None:
-    """Whether they are the same, None where that has to be looked at more closely. Sets and bare lists have no order."""
+    """Whether they are the same, None where that takes a closer look. Sets and bare lists have no order."""
     if gold.brackets != answer.brackets:
         return None
     a, b = gold.items, answer.items
@@ -129,10 +129,10 @@ def _value(text: str) -> tuple[Fraction, bool] | None:
     if found := _REPEATING.fullmatch(text):
         return _repeating(found["start"], found["period"] or found["digit"]), False
     found = _PLAIN.fullmatch(text)
-    if not found or not (found["whole"] or found["decimals"]) or found["decimals"] == "." and not found["whole"]:
+    if not found or not (found["whole"] or found["decimals"]) or (found["decimals"] == "." and not found["whole"]):
         return None
     whole, decimals, divisor = found["whole"] or "0", found["decimals"] or "", found["divisor"]
-    if whole.startswith("0,") or whole.startswith("0 "):
+    if whole.startswith(("0,", "0 ")):
         if decimals or whole.count(",") != 1:  # 0,111 is a decimal comma; 0,111,222 is nothing
             return None
         whole, decimals = "0", "." + whole[2:]
