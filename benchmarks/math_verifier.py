@@ -103,10 +103,8 @@ def neighbours() -> dict[str, Any]:
     """64 honest verdicts at once, alone and beside eight that never end: all correct, and how long they take."""
 
     async def play(ends_never: int) -> tuple[int, float]:
-        others = [
-            asyncio.create_task(averify_math("5", f"\\prod_{{i=1}}^{{10^7}} i^{{{n}}}"))
-            for n in range(2, 2 + ends_never)
-        ]
+        endless = [f"\\prod_{{i=1}}^{{10^7}} i^{{{n}}}" for n in range(2, 2 + ends_never)]
+        others = [asyncio.create_task(averify_math("5", answer)) for answer in endless]
         start = time.perf_counter()
         verdicts = await asyncio.gather(*(averify_math(*HONEST[i % len(HONEST)]) for i in range(64)))
         seconds = time.perf_counter() - start

@@ -14,6 +14,7 @@ from agentgym.types import Outcome
 _NUMBER = re.compile(
     r"[-+\u2212]?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?(?![0-9])"
 )
+_POWER = re.compile(r"(?<=[a-zA-Z}])\s*\^\s*\{?\s*-?[0-9]\s*\}?")  # of a unit
 _UNIT = re.compile(r"[\s\\]*[^\W\d_][^\d=]{0,40}|\s*")
 
 
@@ -63,11 +64,12 @@ def _said(answer: object, mode: Extract) -> Fraction | None:
         return None
     if not value.prose and (number := exact.read(value.text)) is not None:
         return number.value / 100 if number.percent else number.value
-    found = list(_numbers(value.text))
+    text = _POWER.sub("", value.text)
+    found = list(_numbers(text))
     if value.prose:
         return found[-1][0] if found else None
     # a number with a unit: nothing before it but a sign of currency or a name, no second number after it
-    if len(found) != 1 or not _UNIT.fullmatch(value.text[found[0][1] :].strip(" .$")):
+    if len(found) != 1 or not _UNIT.fullmatch(text[found[0][1] :].strip(" .$")):
         return None
     return found[0][0]
 

@@ -272,7 +272,7 @@ class Pool:
             received = b""
         if not received:
             worker.stalled = True  # the zygote tells of what it died
-            with contextlib.suppress(KeyError):
+            with contextlib.suppress(KeyError, ValueError):  # buried already
                 self._selector.unregister(worker.socket)
             return
         *lines, worker.received = (worker.received + received).split(b"\n")

@@ -9,9 +9,9 @@ import math
 import re
 from typing import Any
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 from sympy import Integer, Pow, Rational, factorial
-from sympy.core.function import AppliedUndef
+from sympy.core.function import AppliedUndef  # type: ignore[import-untyped]
 
 MAX_BITS = 40_000.0
 """Of a number; about 12,000 digits."""
@@ -56,9 +56,7 @@ def _depth(text: str, opening: str, closing: str) -> int:
 
 def check_size(value: Any) -> None:
     """Raise `TooLarge` where computing `value` would make a number of more than `MAX_BITS`, or too many terms."""
-    nodes = 0
-    for node in sympy.preorder_traversal(value):
-        nodes += 1
+    for nodes, node in enumerate(sympy.preorder_traversal(value)):
         if nodes > MAX_NODES:
             raise TooLarge("too many parts")
         if isinstance(node, sympy.Expr) and not isinstance(node, sympy.MatrixBase):

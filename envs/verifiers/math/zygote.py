@@ -1,8 +1,8 @@
 """The process that has sympy loaded and forks the workers: a fork costs milliseconds, an import of sympy a second.
 
 It runs as a process of its own and knows nothing of the caller's program. Control messages are JSON lines, both ways:
-`{"fork": n}` is answered with `{"pid": p}` and the worker's socket; `{"kill": p}` ends a worker; `{"ended": p, "signal": s}`
-tells of one that ended. A worker reads a job a line, `[gold, prose, answer, prose]`, and answers a line with the
+`{"fork": n}` is answered with `{"pid": p}` and the worker's socket; `{"kill": p}` ends a worker;
+`{"ended": p, "signal": s}` tells of one that ended. A worker reads a job a line, `[gold, prose, answer, prose]`, and answers a line with the
 outcome's name. It is killed by the kernel when its processor time for the job is spent (SIGPROF), which no computation
 can hold up, and it ends with the host: by the end of its socket and by the parent-death signal.
 """
@@ -69,11 +69,11 @@ def main(control_fd: int, parent: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     buffer = b""
     while True:
-        ready, _, _ = select.select([control, woken], [], [])
+        ready, _, _ = select.select([control_fd, woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
             _reap(control)
-        if control in ready:
+        if control_fd in ready:
             received = control.recv(65536)
             if not received:
                 os._exit(0)
@@ -122,7 +122,7 @@ def work(jobs: socket.socket) -> None:
     """Answer jobs until there are no more, or `JOBS` are done."""
     from agentgym.envs.verifiers.math.compare import compare, gold_readable
 
-    born_with = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE") if _has_proc() else 1 << 30
+    born_with = _size()
     resource.setrlimit(resource.RLIMIT_AS, (born_with + MEMORY, born_with + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -152,8 +152,13 @@ def work(jobs: socket.socket) -> None:
     os._exit(0)
 
 
-def _has_proc() -> bool:
-    return os.path.exists("/proc/self/statm")
+def _size() -> int:
+    """Bytes of address space of this process; a guess where there is no /proc."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 1 << 30
 
 
 def _die_with_parent(parent: int) -> None:

@@ -20,6 +20,7 @@ from agentgym.types import Outcome
         (0.1, "\\boxed{0.1}", {}, "incorrect"),  # the float is not the decimal; give it as text, or a tolerance
         ("0.1", "\\boxed{0.1}", {}, "correct"),
         ("1,000", "\\boxed{1000 \\text{ kg}}", {}, "correct"),
+        (9.81, "\\boxed{9.8 \\text{ m/s}^2}", {"relative": 0.01}, "correct"),
         ("5", "\\boxed{5 or 6}", {}, "unparsable"),
         ("5", "\\boxed{x}", {}, "unparsable"),
         ("5", "five", {}, "unparsable"),
