@@ -167,7 +167,7 @@ class Pool:
                 self._woken.recv(4096)
         elif source is self._control:
             self._hear_zygote()
-        elif worker is not None:
+        elif worker is not None and self._workers.get(worker.pid) is worker:  # not buried a moment ago
             self._hear_worker(worker)
 
     # -- the zygote ---------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 It runs as a process of its own and knows nothing of the caller's program. Control messages are JSON lines, both ways:
 `{"fork": n}` is answered with `{"pid": p}` and the worker's socket; `{"kill": p}` ends a worker;
-`{"ended": p, "signal": s}` tells of one that ended. A worker reads a job a line, `[gold, prose, answer, prose]`, and answers a line with the
-outcome's name. It is killed by the kernel when its processor time for the job is spent (SIGPROF), which no computation
-can hold up, and it ends with the host: by the end of its socket and by the parent-death signal.
+`{"ended": p, "signal": s}` tells of one that ended. A worker reads a job a line, `[gold, prose, answer, prose]`, and
+answers with the line `gold` once it has read the gold, and with a line with the outcome's name. It is killed by the
+kernel when its processor time for the job is spent (SIGPROF), which no computation can hold up, and it ends with the
+host: by the end of its socket and by the parent-death signal.
 """
 
 from __future__ import annotations
