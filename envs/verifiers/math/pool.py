@@ -29,6 +29,8 @@ from agentgym.types import Outcome
 
 WORKERS = max(4, min(8, os.cpu_count() or 1))
 SPARE = 1
+SLOW = 0.1
+"""Seconds of the clock after which a job no longer counts as one of those that may work at a time: others go on."""
 STALLED = 15.0
 """Seconds of the clock after which a job has not been given the processor time that it is due: the machine's fault."""
 START_SECONDS = 60.0
@@ -67,9 +69,13 @@ class _Worker:
     pid: int
     socket: socket.socket
     job: _Job | None = None
+    since: float = 0.0
     deadline: float = 0.0
     stalled: bool = False
     received: bytes = b""
+
+    def slow(self, now: float) -> bool:
+        return self.job is not None and now > self.since + SLOW
 
 
 class Pool:
@@ -201,12 +207,17 @@ class Pool:
         self._selector.select()  # until there is a job again
 
     def _fork_missing(self) -> None:
-        missing = self._most + SPARE - len(self._workers) - self._asked
+        missing = self._most + SPARE + self._slow() - len(self._workers) - self._asked
         if self._control is None or missing <= 0:
             return
         with contextlib.suppress(OSError):
             self._control.sendall(b'{"fork": 1}\n' * missing)
             self._asked += missing
+
+    def _slow(self) -> int:
+        """How many workers have been at one job for long; those beyond twice the usual number are not let pass."""
+        now = time.monotonic()
+        return min(sum(worker.slow(now) for worker in self._workers.values()), 2 * self._most)
 
     def _hear_zygote(self) -> None:
         assert self._control is not None
@@ -248,7 +259,7 @@ class Pool:
 
     def _assign(self) -> None:
         idle = [worker for worker in self._workers.values() if worker.job is None and not worker.stalled]
-        busy = len(self._workers) - len(idle)
+        busy = len(self._workers) - len(idle) - self._slow()
         while idle and busy < self._most:
             with self._lock:
                 if not self._queue:
@@ -257,7 +268,8 @@ class Pool:
             if job.future.cancelled():
                 continue
             worker = idle.pop(0)
-            worker.job, worker.deadline = job, time.monotonic() + self._stalled
+            worker.job, worker.since = job, time.monotonic()
+            worker.deadline = worker.since + self._stalled
             job.gold_read = False
             busy += 1
             try:
@@ -308,7 +320,9 @@ class Pool:
 
     def _patience(self) -> float | None:
         """Seconds until something is overdue; None where nothing can be."""
-        due = [worker.deadline for worker in self._workers.values() if worker.job is not None]
+        now = time.monotonic()
+        working = [worker for worker in self._workers.values() if worker.job is not None]
+        due = [worker.deadline if worker.slow(now) else worker.since + SLOW for worker in working]
         if self._zygote is not None and not self._workers:
             due.append(self._start_by)
         return max(0.0, min(due) - time.monotonic()) + 0.001 if due else None
@@ -344,7 +358,7 @@ class Pool:
 
 
 def _cause(job: _Job, signum: int, overdue: bool) -> Outcome | None:
-    """The verdict on a job whose worker died, None to try it once more.
+    """The verdict on a job whose worker died, None to try it again.
 
     Its processor time or its memory spent is the answer's doing, once the gold was read; a kill from outside is not.
     """
@@ -353,7 +367,7 @@ def _cause(job: _Job, signum: int, overdue: bool) -> Outcome | None:
         return Outcome.timeout if job.gold_read else Outcome.error
     if overdue:
         return Outcome.error
-    if job.deaths < 2:
+    if job.deaths < (2 if job.gold_read else 2 * WORKERS):  # unread: the worker may have been dead already
         return None
     own = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
     return Outcome.timeout if signum in own and job.gold_read else Outcome.error
