@@ -90,6 +90,8 @@ def value_fits(value: Any, values: Sequence[Any], spec: Mapping[str, Any], langu
         value = read_literal(value, kind)
     if value is None:
         return None in values
+    if value in ([], {}) and "" in values and _is_a(value, kind):
+        return True  # nothing, said aloud
     known = next((right for right in values if right is not None and not _is_blank(right)), None)
     right_type = _is_a(value, kind) or (known is not None and type(value) is type(known))
     if kind == "any":
@@ -155,7 +157,7 @@ def right_calls(answer: Answer, functions: Sequence[Function]) -> tuple[ToolCall
         ((own_name, parameters),) = expected.items()
         function = by_name[own_name]
         arguments = {
-            name: _right_value(values)
+            name: _right_value(values, kind_of(function.parameters[name]))
             for name, values in parameters.items()
             if name in function.required or "" not in values
         }
@@ -163,9 +165,9 @@ def right_calls(answer: Answer, functions: Sequence[Function]) -> tuple[ToolCall
     return tuple(calls)
 
 
-def _right_value(values: Sequence[Any]) -> Any:
-    value = next((value for value in values if not _is_blank(value)), "")
-    return _plain_value(value)
+def _right_value(values: Sequence[Any], kind: str = "any") -> Any:
+    nothing: Any = {"array": [], "object": {}}.get(kind, "")
+    return _plain_value(next((value for value in values if not _is_blank(value)), nothing))
 
 
 def _plain_value(value: Any) -> Any:
