@@ -26,7 +26,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "array": (list, tuple),
     "object": (dict,),
-    "any": (str,),
+    "any": (),
 }
 
 
@@ -93,10 +93,13 @@ def value_fits(value: Any, values: Sequence[Any], spec: Mapping[str, Any], langu
     if value in ([], {}) and "" in values and _is_a(value, kind):
         return True  # nothing, said aloud
     known = next((right for right in values if right is not None and not _is_blank(right)), None)
-    right_type = _is_a(value, kind) or (known is not None and type(value) is type(known))
-    if kind == "any":
-        right_type = True
+    right_type = fits_kind(value, kind) or (known is not None and type(value) is type(known))
     return right_type and any(_fits(value, right) for right in values)
+
+
+def fits_kind(value: Any, kind: str) -> bool:
+    """Whether a value is of a JSON type; an int is a number, a bool is neither."""
+    return kind == "any" or _is_a(value, kind)
 
 
 def _is_a(value: Any, kind: str) -> bool:

@@ -12,11 +12,11 @@ Node: TypeAlias = dict[str, Any]
 """{"type": "directory", "contents": {name: node}} or {"type": "file", "content": text}."""
 
 
-def _directory() -> Node:
+def _new_directory() -> Node:
     return {"type": "directory", "contents": {}}
 
 
-def _file(content: str = "") -> Node:
+def _new_file(content: str = "") -> Node:
     return {"type": "file", "content": content}
 
 
@@ -29,7 +29,7 @@ class GorillaFileSystem(Api):
     docs = "gorilla_file_system"
 
     def load(self, config: dict[str, Any]) -> None:
-        roots = config.get("root") or {"workspace": _directory()}
+        roots = config.get("root") or {"workspace": _new_directory()}
         if not isinstance(roots, dict) or len(roots) != 1:
             raise ValueError("GorillaFileSystem: root: expected one directory by name")
         ((name, node),) = roots.items()
@@ -110,11 +110,11 @@ class GorillaFileSystem(Api):
     # -- changing --------------------------------------------------------------------------------------------------
 
     def mkdir(self, dir_name: str) -> dict[str, Any]:
-        self._here[self._free("mkdir", dir_name)] = _directory()
+        self._here[self._free("mkdir", dir_name)] = _new_directory()
         return {}
 
     def touch(self, file_name: str) -> dict[str, Any]:
-        self._here[self._free("touch", file_name)] = _file()
+        self._here[self._free("touch", file_name)] = _new_file()
         return {}
 
     def echo(self, content: str, file_name: str | None = None) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class GorillaFileSystem(Api):
         name = _local("echo", str(file_name))
         if name in self._here and _is_directory(self._here[name]):
             raise RefusedError(f"echo: {name}: is a directory")
-        self._here[name] = _file(content)
+        self._here[name] = _new_file(content)
         return {"terminal_output": None}
 
     def cp(self, source: str, destination: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _checked(node: Any, where: str) -> Node:
     if not isinstance(node, dict) or node.get("type") not in ("directory", "file"):
         raise ValueError(f"GorillaFileSystem: {where}: expected a directory or a file")
     if not _is_directory(node):
-        return _file(str(node.get("content", "")))
+        return _new_file(str(node.get("content", "")))
     contents = node.get("contents") or {}
     return {"type": "directory", "contents": {name: _checked(inner, name) for name, inner in contents.items()}}
 
