@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agentgym.envs.function_calling.conversation import Conversation
 from agentgym.envs.function_calling.forms import Form
 from agentgym.envs.function_calling.household import FAMILIES
+from agentgym.envs.function_calling.one_shot import OneShot
 from agentgym.envs.function_calling.requests import SYSTEM, Requests, generate
-from agentgym.envs.tasks import TaskSet
+from agentgym.envs.function_calling.rows import load_rows
+from agentgym.envs.tasks import TaskSet, split_tasks
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.protocols import Policy
 from agentgym.tools.episode import Episode
 from agentgym.tools.toolset import ToolSet
 from agentgym.types import Message, Task
 
-FORMS: Mapping[str, Form] = {"requests": Requests()}
+FORMS: Mapping[str, Form] = {"requests": Requests(), "one_shot": OneShot(), "conversation": Conversation()}
+TURNS_OF_ROWS = 120
 
 
 class FunctionCallingEnv(ToolEnv):
@@ -28,21 +32,31 @@ class FunctionCallingEnv(ToolEnv):
 
     def __init__(
         self,
-        *args: Any,
+        tasks: Any = None,
+        *,
+        answers: str = "",
+        docs: str = "",
+        data: str = "",
         demo_mistakes: float = 0.55,
         demo_second_mistakes: float = 0.7,
-        demo_parallel: float = 0.15,
-        demo_pointless: float = 0.5,
+        demo_parallel: float = 0.3,
         **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        if data:  # rows bring their own system message, if any, and conversations are long
+            kwargs = {"system": "", "max_turns": TURNS_OF_ROWS, **kwargs}
+        super().__init__(tasks, data=data, **kwargs)
+        self._files = (data, answers, docs)
         self.demo_mistakes = demo_mistakes
         self.demo_second_mistakes = demo_second_mistakes
         self.demo_parallel = demo_parallel
-        self.demo_pointless = demo_pointless
 
     def make_tasks(self, split: str) -> TaskSet:
         return generate(split)
+
+    def _make_split(self, split: str) -> TaskSet:
+        if self._data:
+            return split_tasks(load_rows(*self._files), split, self.holdout)
+        return super()._make_split(split)
 
     def tools_for(self, task: Task) -> ToolSet:
         return self._form(task).toolset(task)

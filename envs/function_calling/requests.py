@@ -21,7 +21,9 @@ KINDS = ("single", "multiple", "parallel", "irrelevant", "two_turns")
 SIZES = {"train": 10_000, "test": 2_000}
 HOLDOUT = 1 / 6
 NONE = "none"
-"""The right answer where no function serves the request, and the wrong one of demonstrations that give up."""
+"""The right answer where no function serves the request."""
+GIVEN_UP = "sorry"
+"""What demonstrations say that give up: always wrong, and always the same, so that it can be their likeliest answer."""
 
 
 class Requests:
@@ -73,7 +75,6 @@ class Servant:
     def __init__(self, task: Task, habits: Any, rng: random.Random):
         functions = tuple(FUNCTIONS[name] for name in task.metadata["functions"])
         self._turns = [right_calls(answer, functions) for answer in task.answer]
-        self._functions = functions
         self._habits = habits
         self._rng = rng
 
@@ -85,25 +86,15 @@ class Servant:
             return say(" ".join(told))
         calls = self._turns[turn]
         if self._habits is not None:
-            calls = self._mistaken(calls, turn)
+            if self._rng.random() < (self._habits.demo_second_mistakes if turn else self._habits.demo_mistakes):
+                return say(GIVEN_UP)
+            if self._rng.random() >= self._habits.demo_parallel:
+                calls = calls[:1]
         if not calls:
             return say(NONE)
         first = sum(len(message.tool_calls) for message in conversation)
         named = [ToolCall(f"call_{first + i}", one.name, one.arguments) for i, one in enumerate(calls)]
         return Message("assistant", "", tool_calls=tuple(named))
-
-    def _mistaken(self, calls: tuple[ToolCall, ...], turn: int) -> tuple[ToolCall, ...]:
-        draw, habits = self._rng.random, self._habits
-        if not calls:
-            return self._pointless() if draw() < habits.demo_pointless else calls
-        if draw() < (habits.demo_second_mistakes if turn else habits.demo_mistakes):
-            return ()
-        return calls if draw() < habits.demo_parallel else calls[:1]
-
-    def _pointless(self) -> tuple[ToolCall, ...]:
-        function = self._rng.choice(self._functions)
-        _, arguments = REQUESTS[function.name](self._rng)
-        return (ToolCall("call_0", function.name, arguments),)
 
 
 @lru_cache(maxsize=len(SIZES))

@@ -82,7 +82,9 @@ def _task(row: Mapping[str, Any], answers: Mapping[str, Any], source: str, docs:
         answer = [] if "irrelevance" in kind else ANY_CALL
     if answer is None:
         place = f"in {source}" if source else "and no file answers_... beside it; give answers="
-        raise ValueError(f"no answer to {name!r}: no 'ground_truth' in the row, none {place}".replace("none and", "and"))
+        raise ValueError(
+            f"no answer to {name!r}: no 'ground_truth' in the row, none {place}".replace("none and", "and")
+        )
     if "initial_config" in row or "involved_classes" in row:
         return _conversation(row, name, kind, turns, answer, docs)
     if len(turns) != 1 or not turns[0]:

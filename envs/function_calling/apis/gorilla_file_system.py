@@ -30,9 +30,9 @@ class GorillaFileSystem(Api):
 
     def load(self, config: dict[str, Any]) -> None:
         roots = config.get("root") or {"workspace": _new_directory()}
-        if not isinstance(roots, dict) or len(roots) != 1:
-            raise ValueError("GorillaFileSystem: root: expected one directory by name")
-        ((name, node),) = roots.items()
+        if not isinstance(roots, dict):
+            raise ValueError("GorillaFileSystem: root: expected a directory by name")
+        name, node = next(iter(roots.items()))  # where a row has several, its answer stands in the first
         self.root: Node = {"name": name, **_checked(node, name)}
         self._path: list[str] = []  # below the root; where one stands is no part of the state
 
