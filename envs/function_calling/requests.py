@@ -99,7 +99,7 @@ class Servant:
 
 @lru_cache(maxsize=len(SIZES))
 def generate(split: str) -> TaskSet:
-    """The tasks of a split, always the same ones: kind i % 5, each split by the hash of its first request."""
+    """The tasks of a split, always the same ones: kind i % 5, every request of a split by its hash."""
     kinds = [_tasks(kind, split) for kind in KINDS]
     return TaskSet(_named(f"{split}-{i}", next(kinds[i % len(KINDS)])) for i in range(SIZES[split]))
 
@@ -112,7 +112,8 @@ def _tasks(kind: str, split: str) -> Iterator[Task]:
     rng = random.Random(f"FunctionCalling-v0 {kind}")
     while True:  # a request may come again within its split: some functions have few of them
         task = _draw(kind, rng)
-        if held_out(str(task.prompt), HOLDOUT) == (split == "test"):
+        texts = (str(task.prompt), *task.metadata["further"])
+        if all(held_out(text, HOLDOUT) == (split == "test") for text in texts):
             yield task
 
 

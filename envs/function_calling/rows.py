@@ -10,6 +10,7 @@ from typing import Any
 
 from agentgym.envs.data_files import find_files, rows_of
 from agentgym.envs.function_calling.apis import api_class
+from agentgym.envs.function_calling.apis.base import Api
 from agentgym.envs.function_calling.conversation import Scenario
 from agentgym.envs.function_calling.docs import Function, read_functions
 from agentgym.envs.function_calling.matching import check_answer
@@ -121,7 +122,11 @@ def _conversation(
         raise ValueError("expected 'involved_classes', a list of APIs, and 'initial_config', their state by name")
     functions: dict[str, Function] = {}
     for api in apis:
-        functions |= _documented(api_class(api).docs, docs)
+        documented = _documented(api_class(api).docs, docs)
+        for function in documented:
+            if hasattr(Api, function) or not callable(getattr(api_class(api), function, None)):
+                raise ValueError(f"the function {function!r} of {api} is documented, but not written here")
+        functions |= documented
     excluded = set(row.get("excluded_function") or ())
     functions = {key: one for key, one in functions.items() if key not in excluded}
     held = {int(turn): tuple(names) for turn, names in (row.get("missed_function") or {}).items()}

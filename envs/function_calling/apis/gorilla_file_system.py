@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import difflib
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 from agentgym.envs.function_calling.apis.base import Api, RefusedError
@@ -84,7 +84,12 @@ class GorillaFileSystem(Api):
 
     def diff(self, file_name1: str, file_name2: str) -> dict[str, Any]:
         one, other = (self._file("diff", name)["content"].splitlines() for name in (file_name1, file_name2))
-        return {"diff_lines": "\n".join(line for line in difflib.ndiff(one, other) if line[:2] in ("- ", "+ "))}
+        lines: list[str] = []
+        for mine, theirs in zip_longest(one, other):
+            if mine != theirs:
+                lines += [f"- {mine}"] if mine is not None else []
+                lines += [f"+ {theirs}"] if theirs is not None else []
+        return {"diff_lines": "\n".join(lines)}
 
     def du(self, human_readable: bool = False) -> dict[str, Any]:
         size = float(_size({"type": "directory", "contents": self._here}))

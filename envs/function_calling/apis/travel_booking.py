@@ -118,8 +118,8 @@ class TravelBooking(Api):
 
     def get_budget_fiscal_year(
         self,
-        lastModifiedAfter: str | None = None,
-        includeRemoved: str | None = None,  # noqa: N803 - as documented
+        lastModifiedAfter: str | None = None,  # noqa: N803 - as documented
+        includeRemoved: str | None = None,  # noqa: N803
     ) -> dict[str, Any]:
         return {"budget_fiscal_year": "2018"}
 
