@@ -157,7 +157,9 @@ def test_gold_play_of_the_benchmark_is_right_and_none_is_wrong(kind: str, bfcl: 
         assert step.reward == 1, task.id
         if not task.answer or isinstance(task.answer, str):
             continue
-        calls = messages[-1].tool_calls or messages[-2].tool_calls
-        wrong = ToolCall(calls[0].id, calls[0].name, {**calls[0].arguments, "never_heard_of": 1})
-        for cheap in (say("I cannot."), Message("assistant", "", tool_calls=(wrong, *calls[1:]))):
+        first, *others = next(message.tool_calls for message in messages if message.tool_calls)
+        extra = ToolCall(first.id, first.name, {**first.arguments, "never_heard_of": 1})
+        other = ToolCall(first.id, first.name, dict.fromkeys(first.arguments, "never heard of") or {"x": 1})
+        wrong = [(extra, *others), (other, *others), (first, first, *others), (*others,)]
+        for cheap in (say("I cannot."), *(Message("assistant", "", tool_calls=tuple(calls)) for calls in wrong)):
             assert play(env, lambda _, cheap=cheap: cheap, index=index)[1].reward == 0, task.id
