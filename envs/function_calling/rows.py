@@ -26,7 +26,8 @@ def load_rows(data: str, answers: str = "", docs: str = "") -> tuple[Task, ...]:
     answers: the file of the answers, where the rows have no `ground_truth` of their own and it does not lie beside
     them. docs: the folder of the function docs of multi-turn rows, by default that of the file.
     """
-    paths = find_files(data).train
+    found = find_files(data)
+    paths = (*found.train, *found.test)
     files = [path for path in (*paths, *([answers] if answers else [])) if Path(path).exists()]
     version = tuple((Path(path).stat().st_mtime_ns, Path(path).stat().st_size) for path in files)
     return _load(paths, answers, docs, version)
