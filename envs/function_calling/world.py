@@ -44,12 +44,11 @@ class World:
         try:
             check_arguments(function, arguments)
             api = next(api for api in self.apis.values() if hasattr(api, name))
-            answer = getattr(api, name)(**arguments)
+            return Reply(json.dumps(getattr(api, name)(**arguments), ensure_ascii=False))
         except BadArguments as e:
             return Reply(f"error: {e}", True)
-        except RefusedError as e:
+        except (RefusedError, ArithmeticError, ValueError) as e:  # numbers may be too large to calculate or to write
             return Reply(json.dumps({"error": str(e)}, ensure_ascii=False), True)
-        return Reply(json.dumps(answer, ensure_ascii=False))
 
     def difference(self, other: World) -> str:
         """The first attribute whose value differs in another world of the same APIs; empty: none."""
