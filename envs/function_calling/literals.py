@@ -21,7 +21,7 @@ _MAP = re.compile(
     r"new\s+[\w.]*(Map|Hashtable)\s*(<[^{(]*>)?\s*\(\s*\)\s*(\{\s*\{(?P<puts>.*)\}\s*\})?\s*;?", re.DOTALL
 )
 _MAP_OF = re.compile(r"Map\.of\s*\((?P<items>.*)\)", re.DOTALL)
-_MOST = 20_000  # characters; longer texts are no literals
+_MOST = 4_000  # characters; longer texts are no literals
 
 
 def read_literal(text: str, kind: str) -> Any:

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgym.envs.function_calling.docs import Function, read_functions
@@ -169,7 +169,7 @@ def test_answers_that_cannot_be_used_are_told(answer: Any, message: str) -> None
 # -- properties ------------------------------------------------------------------------------------------------------
 
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
-    "string": st.text(min_size=1, max_size=8).filter(str.isalnum),
+    "string": st.text("abXY01", min_size=1, max_size=6),
     "integer": st.integers(-1000, 1000),
     "float": st.floats(-1000, 1000, allow_nan=False),
     "boolean": st.booleans(),
@@ -196,6 +196,7 @@ def problems(draw: st.DrawFn) -> tuple[Function, list[Any]]:
     return function, [{"f.g": values}]
 
 
+@settings(max_examples=40, deadline=None)
 @given(problems())
 def test_calls_made_from_an_answer_are_right(problem: tuple[Function, list[Any]]) -> None:
     function, answer = problem
@@ -203,6 +204,7 @@ def test_calls_made_from_an_answer_are_right(problem: tuple[Function, list[Any]]
     assert mismatch(right_calls(checked, [function]), checked, [function]) == ""
 
 
+@settings(max_examples=40, deadline=None)
 @given(problems(), st.data())
 def test_a_changed_call_is_wrong(problem: tuple[Function, list[Any]], data: st.DataObject) -> None:
     function, answer = problem
