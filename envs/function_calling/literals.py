@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?([lLfFdDn])?")
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*(?:\.\d*)?|\.\d+)([eE][-+]?\d+)?([lLfFdDn])?")
 _WORDS = {"true": True, "false": False, "null": None, "undefined": None}
 _LIST = re.compile(
-    r"""new\s+[\w.]+(<[^>]*>)?\s*(\[\s*\d*\s*\])+\s*(?P<braces>\{.*\})          # new int[]{1, 2}
+    r"""new\s+[\w.]+(<[^>]*>)?\s*(\[\s*(\d+\s*)?\]\s*)+(?P<braces>\{.*\})         # new int[]{1, 2}
       | new\s+[\w.]+(<[^>]*>)?\s*\(\s*(?P<inner>.*)\)                             # new ArrayList<>(...)
       | ([\w.]*\b(asList|of)|Array\.of)\s*\((?P<items>.*)\)                       # Arrays.asList(1, 2), List.of(1, 2)
     """,

@@ -57,7 +57,8 @@ def test_no_text_raises(text: str) -> None:
 
 
 def test_deep_and_long_texts_stay_texts() -> None:
-    for text in ("[" * 10_000 + "]" * 10_000, "[" * 100 + "]" * 100, "9" * 30_000):
+    unclosed = ("new x" + "[ ]" * 1000, "1" * 3000 + "x", "1_" * 1500 + "x", "new a" + "<" * 3000, "Map.of(" * 500)
+    for text in ("[" * 10_000 + "]" * 10_000, "[" * 100 + "]" * 100, "9" * 30_000, *unclosed):
         assert read_literal(text, "array") == text
 
 
