@@ -1,4 +1,4 @@
-"""`agentgym/MathTool-v0`: competition mathematics whose answers are formulas, with Python, and a verifier that reads them."""
+"""`agentgym/MathTool-v0`: mathematics whose answers are formulas, with Python, and a verifier that reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from agentgym.types import Message, Outcome, Task
 
 SYSTEM = "Solve the problem; Python may help. End with the answer in \\boxed{}."
 QUESTIONS = ("problem", "question", "prompt", "input")
-SOLUTIONS = ("solution", "answer", "output")
+ANSWERS = ("answer", "final_answer", "target")
+SOLUTIONS = ("solution", "output")
 
 
 class MathToolEnv(ToolEnv):
@@ -46,9 +47,9 @@ class MathToolEnv(ToolEnv):
     Terminated by an answer (or 3 malformed messages in a row), truncated after `max_turns` = 12 messages.
 
     ## Tasks
-    300 generated problems, a quarter of them held out by hash. `data`: rows of MATH, AIME, AMC, GSM8K and their like: the
-    text in `problem` or `question`; the answer in `answer`, or at the end of a `solution` (in its last box, or after
-    `####`). An answer that the verifier cannot read is told at load, with its file and row.
+    300 generated problems, a quarter of them held out by hash. `data`: rows of MATH, AIME, AMC, GSM8K and their like:
+    the text in `problem` or `question`; the answer in `answer`, or at the end of a `solution` (in its last box, or after
+    after `####`). An answer that the verifier cannot read is told at load, with its file and row.
 
     ## Arguments
     sandbox: settings of the sandbox, such as `{"backend": "docker", "timeout": 5}`.
@@ -97,19 +98,17 @@ class MathToolEnv(ToolEnv):
 
 
 def _gold(row: Mapping[str, Any]) -> str:
-    """The answer of a row: `answer` if it is one by itself, else what its solution ends in."""
-    answer = row.get("answer")
-    if isinstance(answer, list) and len(answer) == 1:
-        answer = answer[0]
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        return str(answer)
-    for text in (answer, *(row.get(name) for name in SOLUTIONS)):
-        if not isinstance(text, str):
-            continue
-        if (value := extract(text, "strict")) is not None:
-            return value.text
-    if isinstance(answer, str) and answer.strip():
-        return answer.strip()
+    """The answer of a row: what is given as one, or what its solution ends in."""
+    for name in (*ANSWERS, *SOLUTIONS):
+        value = row.get(name)
+        if isinstance(value, list):  # several values are one answer
+            value = ", ".join(map(str, value))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, str) and (found := extract(value, "strict")) is not None:
+            return found.text
+        if isinstance(value, str) and value.strip() and name in ANSWERS:
+            return value.strip()
     raise ValueError("no 'answer', and no 'solution' that ends in \\boxed{} or after '####'")
 
 

@@ -1,4 +1,4 @@
-"""MathTool-v0: answers are compared as mathematics; the usual data files are read; a hopeless answer is told at load."""
+"""MathTool-v0: answers are compared as mathematics; the usual data files are read; a hopeless one is told at load."""
 
 from __future__ import annotations
 

@@ -75,7 +75,10 @@ def main(control_fd: int, parent: int) -> None:
             os.read(woken, 4096)
             _reap(control)
         if control_fd in ready:
-            received = control.recv(65536)
+            try:
+                received = control.recv(65536)
+            except ConnectionResetError:  # the host ended before it had read all that it was sent
+                received = b""
             if not received:
                 os._exit(0)
             *lines, buffer = (buffer + received).split(b"\n")
