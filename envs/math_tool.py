@@ -48,7 +48,7 @@ class MathToolEnv(ToolEnv):
 
     ## Tasks
     300 generated problems, a quarter of them held out by hash. `data`: rows of MATH, AIME, AMC, GSM8K and their like:
-    the text in `problem` or `question`; the answer in `answer`, or at the end of a `solution` (in its last box, or after
+    the text in `problem` or `question`; the answer in `answer`, or at the end of a `solution` (in its last box, or
     after `####`). An answer that the verifier cannot read is told at load, with its file and row.
 
     ## Arguments
