@@ -25,6 +25,7 @@ BUILT_IN: dict[str, str] = {
     "agentgym/GSM8KTool-v0": "agentgym.envs.gsm8k_tool:GSM8KToolEnv",
     "agentgym/PythonMath-v0": "agentgym.envs.python_math:PythonMathEnv",
     "agentgym/CodeTests-v0": "agentgym.envs.code_tests:CodeTestsEnv",
+    "agentgym/SearchQA-v0": "agentgym.envs.search_qa:SearchQAEnv",
 }
 _ID = "__agentgym_id__"  # on a registered function: the env it became
 

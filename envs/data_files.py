@@ -16,7 +16,7 @@ from typing import Any
 
 from agentgym.errors import DataError
 from agentgym.hub import hub_problem
-from agentgym.rollout.record import read_rows
+from agentgym.json_files import read_objects
 
 _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<part>.+))?")
 _ROWS = (".jsonl", ".jsonl.gz", ".parquet")
@@ -42,7 +42,7 @@ def find_files(data: str) -> DataFiles:
 def rows_of(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(where, row) of every row of a file; raises `DataError`."""
     if not path.endswith(".parquet"):
-        yield from ((f"{path}:{number}", row) for number, row in read_rows(path))
+        yield from ((f"{path}:{number}", row) for number, row in read_objects(path))
         return
     try:
         import pyarrow.parquet as parquet

@@ -1,0 +1,84 @@
+"""The world that SearchQA's own questions are about: made-up people, towns, firms and rivers, always the same ones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+from agentgym.tools.corpus import Corpus, Document
+
+FIRST_NAMES = (
+    *("Abel", "Ada", "Amos", "Anya", "Boris", "Cleo", "Dara", "Edith", "Elena", "Emil", "Fiona", "Georg"),
+    *("Hanna", "Igor", "Ines", "Jonas", "Karin", "Lars", "Leila", "Marta", "Milan", "Nadia", "Olga", "Omar"),
+    *("Petra", "Quinn", "Rosa", "Selma", "Stefan", "Tomas", "Vera", "Yusuf"),
+)
+SURNAMES = (
+    *("Adler", "Berg", "Costa", "Dahl", "Egger", "Falk", "Garcia", "Haas", "Ivanov", "Jansen", "Keller", "Lund"),
+    *("Moreau", "Novak", "Okoye", "Patel", "Quist", "Rossi", "Sato", "Tanaka", "Ulrich", "Vogel", "Weber", "Young"),
+)
+
+
+def _joined(beginnings: str, endings: str) -> tuple[str, ...]:
+    return tuple(map("".join, product(beginnings.split(), endings.split())))
+
+
+TOWNS = _joined("Alder Brom Cald Dun Elm Fern Gren Hol", "by ford ham")
+FIRMS = _joined("Acti Bova Ciro Delta Euro Flexi Gala Hexa", "corp tech works")
+RIVERS = _joined("Ar Bel Dor Is Kam Lor Nev Ul", "ana enka ita")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a question asks for: it names `start`, and each of `hops` has to be searched for to learn the next."""
+
+    kind: str
+    question: str
+    hops: tuple[str, ...]
+    answer: str
+
+
+class World:
+    """Everyone's town and firm, every town's river, every firm's town and leader; drawn once, by a fixed seed."""
+
+    def __init__(self) -> None:
+        rng = random.Random("SearchQA-v0")
+        self.people = [f"{first} {last}" for first, last in product(FIRST_NAMES, SURNAMES)]
+        self.home = {person: rng.choice(TOWNS) for person in self.people}
+        self.employer = {person: rng.choice(FIRMS) for person in self.people}
+        self.river = {town: rng.choice(RIVERS) for town in TOWNS}
+        self.seat = {firm: rng.choice(TOWNS) for firm in FIRMS}
+        self.leader = dict(zip(FIRMS, rng.sample(self.people, len(FIRMS)), strict=True))
+
+    def documents(self) -> Iterator[Document]:
+        """One a person, town and firm; its title is its id."""
+        for name in self.people:
+            yield Document(name, name, f"Lives in {self.home[name]}, works for {self.employer[name]}.")
+        for name in TOWNS:
+            yield Document(name, name, f"Town on the river {self.river[name]}.")
+        for name in FIRMS:
+            yield Document(name, name, f"Firm in {self.seat[name]}, led by {self.leader[name]}.")
+
+    def facts(self) -> Iterator[Fact]:
+        """Every question, in a fixed order."""
+        for name in self.people:
+            town, firm = self.home[name], self.employer[name]
+            yield Fact("one_hop", f"Where does {name} live?", (name,), town)
+            yield Fact("one_hop", f"Who employs {name}?", (name,), firm)
+            yield Fact("two_hops", f"Which river is at the home of {name}?", (name, town), self.river[town])
+            yield Fact("two_hops", f"Who leads the employer of {name}?", (name, firm), self.leader[firm])
+            yield Fact("two_hops", f"Where is the employer of {name}?", (name, firm), self.seat[firm])
+
+
+@cache
+def world() -> World:
+    """The world, made at the first use."""
+    return World()
+
+
+@cache
+def world_corpus() -> Corpus:
+    """Its documents, indexed once for all envs and episodes of a process."""
+    return Corpus(world().documents())
