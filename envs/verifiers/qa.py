@@ -9,6 +9,7 @@ which nothing would be left ("A", "The The") is kept as it is, so that an empty 
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -23,8 +24,9 @@ _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBER = re.compile(
     r"(?<![\w.,])([-+\u2212])?[$\u20ac\u00a3]?(?=\.?\d)((?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?)(?!\w|[.,]\d)", re.ASCII
 )
-_POINT = "\ue000"  # private use: stand in for a number's point and sign while punctuation is dropped
-_MINUS = "\ue001"
+_DIGIT = re.compile("[0-9]")
+_POINT, _MINUS = "\ue000", "\ue001"  # private use: stand in for a number's own while punctuation is dropped
+_CLEARED = str.maketrans({**dict.fromkeys(string.punctuation, None), _POINT: ".", _MINUS: "-"})
 _MARK = re.compile(r"[\W_]*(?:the )?(?:final )?answer(?: is)?[*_ ]*:(.*)", re.IGNORECASE)
 _CLOSED_SETS = frozenset({"yes", "no", "noanswer"})
 
@@ -82,8 +84,13 @@ def final_answer(answer: str, extract: Extract = "auto") -> str:
 
 def normalise(text: str) -> str:
     """A text as it is compared: small letters, no punctuation, no articles, single spaces; numbers keep their value."""
-    text = _NUMBER.sub(_number, unicodedata.normalize("NFKC", text).casefold())
-    kept = "".join([c for c in text if not _is_punctuation(c)]).replace(_POINT, ".").replace(_MINUS, "-")
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join([c for c in text if unicodedata.category(c)[0] != "P" or c.isascii()])
+    text = text.casefold()
+    if _DIGIT.search(text):
+        text = _NUMBER.sub(_number, text)
+    kept = text.translate(_CLEARED)
     return " ".join([word for word in kept.split() if word not in _ARTICLES])
 
 
@@ -94,12 +101,6 @@ def _number(match: re.Match[str]) -> str:
     value = f"{whole or '0'}{_POINT if point and decimals else ''}{decimals}"
     is_negative = sign in ("-", "\u2212") and bool(value.strip(f"0{_POINT}"))
     return f"{_MINUS if is_negative else ''}{value}"
-
-
-def _is_punctuation(c: str) -> bool:
-    if c.isascii():
-        return not (c.isalnum() or c.isspace()) and c.isprintable()
-    return unicodedata.category(c)[0] == "P"
 
 
 def _golds(gold: Gold) -> list[str]:
