@@ -11,7 +11,7 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +127,15 @@ class _Index:
 def words(text: str) -> list[str]:
     """A text as the words it is found by: without capitals, accents and punctuation."""
     if not text.isascii():
-        apart = unicodedata.normalize("NFKD", text)
-        text = unicodedata.normalize("NFC", "".join(c for c in apart if not unicodedata.combining(c)))
+        apart = _marks().sub("", unicodedata.normalize("NFKD", text))
+        text = unicodedata.normalize("NFC", apart)  # puts Korean together again
     return _WORD.findall(text.casefold())
+
+
+@cache
+def _marks() -> re.Pattern[str]:
+    """Accents and other combining marks, as characters of their own."""
+    return re.compile(f"[{''.join(c for c in map(chr, range(0x10000)) if unicodedata.combining(c))}]")
 
 
 def load_corpus(*paths: str | Path) -> Corpus:
