@@ -115,10 +115,11 @@ class SearchQAEnv(ToolEnv):
     def reward(self, task: Task, answer: str, episode: Episode) -> dict[str, float]:
         episode.metrics["searches"] = sum(result.call.name == "search" for result in episode.calls)
         episode.metrics["gold_seen"] = self._gold_seen(task, episode)
-        said = final_answer(answer, "strict")
-        if not said:
-            return {"reward": 0.0, "f1": 0.0, "answered": 0.0}
-        return {"reward": float(exact_match(task.answer, said)), "f1": token_f1(task.answer, said), "answered": 1.0}
+        return {
+            "reward": float(exact_match(task.answer, answer, extract="strict")),
+            "f1": token_f1(task.answer, answer, extract="strict"),
+            "answered": float(bool(final_answer(answer, "strict"))),
+        }
 
     def _gold_seen(self, task: Task, episode: Episode) -> float:
         seen = [result.text for result in episode.calls if not result.error]

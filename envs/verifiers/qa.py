@@ -50,17 +50,18 @@ def verify_qa(gold: Gold, answer: str, *, extract: Extract = "auto", min_f1: flo
     return Outcome.correct if right else Outcome.incorrect
 
 
-def exact_match(gold: Gold, answer: str) -> bool:
-    """Whether `answer` is one of the golds after normalisation; thinking and answer tags are taken off."""
-    return _matches(_golds(gold), final_answer(answer))
+def exact_match(gold: Gold, answer: str, *, extract: Extract = "auto") -> bool:
+    """Whether an answer is one of the golds after normalisation; arguments as those of `verify_qa`."""
+    return bool(verify_qa(gold, answer, extract=extract))
 
 
-def token_f1(gold: Gold, answer: str) -> float:
+def token_f1(gold: Gold, answer: str, *, extract: Extract = "auto") -> float:
     """The harmonic mean of precision and recall of the answer's words, against the best of the golds: 0 to 1.
 
     As HotpotQA's evaluation: yes and no share no credit with anything but themselves.
     """
-    return _best_f1(_golds(gold), final_answer(answer))
+    golds, said = _golds(gold), final_answer(answer, extract)
+    return _best_f1(golds, said) if said else 0.0
 
 
 def final_answer(answer: str, extract: Extract = "auto") -> str:
