@@ -1,4 +1,4 @@
-"""The world that SearchQA's own questions are about: made-up people, towns, firms and rivers, always the same ones."""
+"""The world that SearchQA's own questions are about: made-up people, towns and firms, always the same ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ def _joined(beginnings: str, endings: str) -> tuple[str, ...]:
 
 TOWNS = _joined("Alder Brom Cald Dun Elm Fern Gren Hol", "by ford ham")
 FIRMS = _joined("Acti Bova Ciro Delta Euro Flexi Gala Hexa", "corp tech works")
-RIVERS = _joined("Ar Bel Dor Is Kam Lor Nev Ul", "ana enka ita")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +40,27 @@ class Fact:
 
 
 class World:
-    """Everyone's town and firm, every town's river, every firm's town and leader; drawn once, by a fixed seed."""
+    """Everyone's town and firm, the firms' towns, and who leads towns and firms; drawn once, by a fixed seed.
+
+    What a question of two hops asks for is of a sort that those of one hop name too (a town, a firm, a person): a tiny
+    model learns to copy a name from where it has copied such names before, and hardly where it has not.
+    """
 
     def __init__(self) -> None:
         rng = random.Random("SearchQA-v0")
         self.people = [f"{first} {last}" for first, last in product(FIRST_NAMES, SURNAMES)]
         self.home = {person: rng.choice(TOWNS) for person in self.people}
         self.employer = {person: rng.choice(FIRMS) for person in self.people}
-        self.river = {town: rng.choice(RIVERS) for town in TOWNS}
         self.seat = {firm: rng.choice(TOWNS) for firm in FIRMS}
-        self.leader = dict(zip(FIRMS, rng.sample(self.people, len(FIRMS)), strict=True))
+        led = TOWNS + FIRMS
+        self.leader = dict(zip(led, rng.sample(self.people, len(led)), strict=True))
 
     def documents(self) -> Iterator[Document]:
         """One a person, town and firm; its title is its id."""
         for name in self.people:
             yield Document(name, name, f"Lives in {self.home[name]}, works for {self.employer[name]}.")
         for name in TOWNS:
-            yield Document(name, name, f"Town on the river {self.river[name]}.")
+            yield Document(name, name, f"Town led by {self.leader[name]}.")
         for name in FIRMS:
             yield Document(name, name, f"Firm in {self.seat[name]}, led by {self.leader[name]}.")
 
@@ -67,7 +70,7 @@ class World:
             town, firm = self.home[name], self.employer[name]
             yield Fact("one_hop", f"Where does {name} live?", (name,), town)
             yield Fact("one_hop", f"Who employs {name}?", (name,), firm)
-            yield Fact("two_hops", f"Which river is at the home of {name}?", (name, town), self.river[town])
+            yield Fact("two_hops", f"Who leads the home of {name}?", (name, town), self.leader[town])
             yield Fact("two_hops", f"Who leads the employer of {name}?", (name, firm), self.leader[firm])
             yield Fact("two_hops", f"Where is the employer of {name}?", (name, firm), self.seat[firm])
 
