@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import cycle, islice, product
 
 from agentgym.tools.corpus import Corpus, Document
 
@@ -49,9 +49,9 @@ class World:
     def __init__(self) -> None:
         rng = random.Random("SearchQA-v0")
         self.people = [f"{first} {last}" for first, last in product(FIRST_NAMES, SURNAMES)]
-        self.home = {person: rng.choice(TOWNS) for person in self.people}
-        self.employer = {person: rng.choice(FIRMS) for person in self.people}
-        self.seat = {firm: rng.choice(TOWNS) for firm in FIRMS}
+        self.home = _dealt(self.people, TOWNS, rng)
+        self.employer = _dealt(self.people, FIRMS, rng)
+        self.seat = _dealt(FIRMS, TOWNS, rng)
         led = TOWNS + FIRMS
         self.leader = dict(zip(led, rng.sample(self.people, len(led)), strict=True))
 
@@ -73,6 +73,13 @@ class World:
             yield Fact("two_hops", f"Who leads the home of {name}?", (name, town), self.leader[town])
             yield Fact("two_hops", f"Who leads the employer of {name}?", (name, firm), self.leader[firm])
             yield Fact("two_hops", f"Where is the employer of {name}?", (name, firm), self.seat[firm])
+
+
+def _dealt(to: Sequence[str], names: Sequence[str], rng: random.Random) -> dict[str, str]:
+    """Each of `to` with one of the names, all of which come as often: no answer is a better guess than another."""
+    dealt = list(islice(cycle(names), len(to)))
+    rng.shuffle(dealt)
+    return dict(zip(to, dealt, strict=True))
 
 
 @cache
