@@ -1,7 +1,8 @@
 """Where the rows of `data=` lie: a file here, or the files of a data set on the Hugging Face Hub.
 
-JSONL (also gzipped) everywhere; Parquet where pyarrow is installed. A data set is named `owner/name`, with `@revision`
-and `:folder` (or `:file`) where it has several: `openai/gsm8k:main`. Its loading script, if any, is never run.
+JSONL and JSON lists (also gzipped) everywhere; Parquet where pyarrow is installed. A data set is named `owner/name`,
+with `@revision` and `:folder` (or `:file`) where it has several: `openai/gsm8k:main`. Its loading script, if any, is
+never run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class DataFiles:
 def find_files(data: str) -> DataFiles:
     """The files of a path or data set id, downloaded once; raises `DataError` saying what is missing."""
     named = _ID.fullmatch(data)
-    if named is None or Path(data).exists() or data.endswith(_ROWS):
+    if named is None or Path(data).exists() or data.endswith((*_ROWS, ".json", ".json.gz")):
         return DataFiles((data,))
     return _download(data, named["repo"], named["revision"], named["part"] or "")
 

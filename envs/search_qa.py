@@ -35,7 +35,8 @@ class SearchQAEnv(ToolEnv):
     ## Description
     The answer is a few words that only the corpus tells; a question of two hops names neither the document that says
     it nor its title: that has to be learnt from another one first. The corpus that ships is a made-up world of 768
-    people, 24 towns and 24 firms, so that nothing that a model knows helps it.
+    people, 24 towns and 24 firms, so that nothing that a model knows helps it. The world is always the same one:
+    questions are held out, not people, and a long training may come to know it by heart, as `searches` would show.
 
     ## Kinds
     `one_hop`: "Where does Anya Berg live?". `two_hops`: "Who leads the employer of Anya Berg?". With `data=`: the

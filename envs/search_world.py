@@ -31,7 +31,7 @@ FIRMS = _joined("Acti Bova Ciro Delta Euro Flexi Gala Hexa", "corp tech works")
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What a question asks for: it names `start`, and each of `hops` has to be searched for to learn the next."""
+    """A question that names the first of `hops`; the document of each names the next, that of the last the answer."""
 
     kind: str
     question: str

@@ -153,6 +153,8 @@ def _version(path: Path) -> tuple[str, int, int]:
         raise DataError(f"{path}: cannot read the corpus: {e.strerror}") from None
     if path.is_dir():
         raise DataError(f"{path}: cannot read the corpus: it is a folder; give a file of JSON lines or a JSON list")
+    if path.suffix == ".parquet":
+        raise DataError(f"{path}: cannot read the corpus: Parquet is not read here; write it as JSON lines")
     return str(path.absolute()), stat.st_mtime_ns, stat.st_size
 
 

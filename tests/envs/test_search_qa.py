@@ -210,6 +210,8 @@ def test_a_corpus_that_is_missing(tmp_path: Path) -> None:
         SearchQAEnv(tasks=[("q?", "a")])
     with pytest.raises(DataError, match=r"nowhere.jsonl: cannot read the corpus: No such file"):
         SearchQAEnv(data=data, corpus=str(tmp_path / "nowhere.jsonl"))
+    with pytest.raises(DataError, match=r"data/corpus.json: cannot read the corpus: No such file"):
+        SearchQAEnv(data=data, corpus="data/corpus.json")  # a path, however much it looks like a data set's name
     with pytest.raises(DataError, match=r"q.jsonl:1: no 'text' or 'contents'"):
         SearchQAEnv(data=data, corpus=data)
 

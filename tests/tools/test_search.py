@@ -215,6 +215,9 @@ def test_a_corpus_that_is_not_there(tmp_path: Path) -> None:
         search_tools(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="it is a folder; give a file"):
         search_tools(tmp_path)
+    (tmp_path / "c.parquet").touch()
+    with pytest.raises(DataError, match="Parquet is not read here"):
+        load_corpus(tmp_path / "c.parquet")
     broken = tmp_path / "c.json.gz"
     broken.write_bytes(gzip.compress(b"[{}]" * 50)[:-20])
     with pytest.raises(DataError, match=r"c.json.gz: cannot be read"):
