@@ -84,7 +84,7 @@ class SearchQAEnv(ToolEnv):
         corpus: str = "",
         results: int = 0,
         demo_mistakes: float = 0.5,
-        demo_two_hops: float = 0.08,
+        demo_two_hops: float = 0.12,
         **kwargs: Any,
     ):
         generated = not corpus and not kwargs.get("data") and not args and kwargs.get("tasks") is None

@@ -65,14 +65,18 @@ class World:
             yield Document(name, name, f"Firm in {self.seat[name]}, led by {self.leader[name]}.")
 
     def facts(self) -> Iterator[Fact]:
-        """Every question, in a fixed order."""
-        for name in self.people:
-            town, firm = self.home[name], self.employer[name]
-            yield Fact("one_hop", f"Where does {name} live?", (name,), town)
-            yield Fact("one_hop", f"Who employs {name}?", (name,), firm)
-            yield Fact("two_hops", f"Who leads the home of {name}?", (name, town), self.leader[town])
-            yield Fact("two_hops", f"Who leads the employer of {name}?", (name, firm), self.leader[firm])
-            yield Fact("two_hops", f"Where is the employer of {name}?", (name, firm), self.seat[firm])
+        """Every question, in a fixed order, but those that name their answer."""
+        return (fact for name in self.people for fact in self._facts_of(name) if fact.answer != name)
+
+    def _facts_of(self, name: str) -> tuple[Fact, ...]:
+        town, firm = self.home[name], self.employer[name]
+        return (
+            Fact("one_hop", f"Where does {name} live?", (name,), town),
+            Fact("one_hop", f"Who employs {name}?", (name,), firm),
+            Fact("two_hops", f"Who leads the home of {name}?", (name, town), self.leader[town]),
+            Fact("two_hops", f"Who leads the employer of {name}?", (name, firm), self.leader[firm]),
+            Fact("two_hops", f"Where is the employer of {name}?", (name, firm), self.seat[firm]),
+        )
 
 
 def _dealt(to: Sequence[str], names: Sequence[str], rng: random.Random) -> dict[str, str]:
