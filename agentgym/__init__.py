@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from agentgym.envs.verifiers.code import verify_code as verify_code
     from agentgym.envs.verifiers.math import averify_math as averify_math
     from agentgym.envs.verifiers.math import verify_math as verify_math
+    from agentgym.envs.verifiers.qa import exact_match as exact_match
+    from agentgym.envs.verifiers.qa import token_f1 as token_f1
+    from agentgym.envs.verifiers.qa import verify_qa as verify_qa
     from agentgym.rollout.parsers import parse_tool_calls as parse_tool_calls
     from agentgym.tools.decorator import StopEpisode as StopEpisode
     from agentgym.tools.decorator import ToolBusy as ToolBusy
@@ -48,13 +51,16 @@ _LAZY = {
     "averify_math": "agentgym.envs.verifiers.math",
     "call": "agentgym.envs.script",
     "evaluate": "agentgym.trainers.api",
+    "exact_match": "agentgym.envs.verifiers.qa",
     "load_config": "agentgym.config",
     "parse_tool_calls": "agentgym.rollout.parsers",
     "say": "agentgym.envs.script",
+    "token_f1": "agentgym.envs.verifiers.qa",
     "tool": "agentgym.tools.decorator",
     "train": "agentgym.trainers.api",
     "verify_code": "agentgym.envs.verifiers.code",
     "verify_math": "agentgym.envs.verifiers.math",
+    "verify_qa": "agentgym.envs.verifiers.qa",
 }
 
 __all__ = [

@@ -15,6 +15,7 @@ from typing import Any, cast
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from agentgym.adapters import adapter_specs
 from agentgym.errors import ConfigError
 from agentgym.loading import is_reference, load_object, load_several, users_code
 from agentgym.protocols import Env
@@ -27,6 +28,7 @@ BUILT_IN: dict[str, str] = {
     "agentgym/PythonMath-v0": "agentgym.envs.python_math:PythonMathEnv",
     "agentgym/CodeTests-v0": "agentgym.envs.code_tests:CodeTestsEnv",
     "agentgym/FunctionCalling-v0": "agentgym.envs.function_calling.env:FunctionCallingEnv",
+    "agentgym/SearchQA-v0": "agentgym.envs.search_qa:SearchQAEnv",
 }
 _ID = "__agentgym_id__"  # on a registered function: the env it became
 
@@ -36,11 +38,19 @@ def register_built_in() -> None:
     for env_id, target in BUILT_IN.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, target)
+    for env_id, (target, kwargs) in adapter_specs().items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, target, kwargs=kwargs)
 
 
 def env_ids() -> list[str]:
-    """The ids registered here and by users through `register`."""
+    """The ids registered here and by users through `register`; those of other packages are `adapter_ids`."""
     return sorted(env_id for env_id in gymnasium.registry if env_id in BUILT_IN or env_id in _user_ids)
+
+
+def adapter_ids() -> list[str]:
+    """The ids of other packages' environments (extra `adapters`)."""
+    return sorted(adapter_specs())
 
 
 _user_ids: set[str] = set()
@@ -110,13 +120,13 @@ def spec(env_id: str) -> EnvSpec:
     except ModuleNotFoundError as e:
         raise ConfigError(f"env {env_id!r}: {e}") from None
     except gymnasium.error.Error:
-        known = env_ids()
+        known = [*env_ids(), *adapter_ids()]
         # an id is often typed without its namespace: both forms compete, so that the true tail beats a lookalike
         forms = {form.lower(): known_id for known_id in known for form in (known_id.rpartition("/")[2], known_id)}
         close = difflib.get_close_matches(name.lower(), forms, n=1, cutoff=0.5)
         nearest = f"; did you mean {forms[close[0]]!r}?" if close else ""
         raise ConfigError(
-            f"unknown env {env_id!r}{nearest} (known: {', '.join(known)}; or give path.py:name)"
+            f"unknown env {env_id!r}{nearest} (known: {', '.join(env_ids())}; or give path.py:name)"
         ) from None
 
 

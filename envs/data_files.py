@@ -1,7 +1,8 @@
 """Where the rows of `data=` lie: a file here, or the files of a data set on the Hugging Face Hub.
 
-JSONL (also gzipped) everywhere; Parquet where pyarrow is installed. A data set is named `owner/name`, with `@revision`
-and `:folder` (or `:file`) where it has several: `openai/gsm8k:main`. Its loading script, if any, is never run.
+JSONL and JSON lists (also gzipped) everywhere; Parquet where pyarrow is installed. A data set is named `owner/name`,
+with `@revision` and `:folder` (or `:file`) where it has several: `openai/gsm8k:main`. Its loading script, if any, is
+never run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from agentgym.errors import DataError
 from agentgym.hub import hub_problem
-from agentgym.rollout.record import read_rows
+from agentgym.json_files import read_objects
 
 _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<part>.+))?")
 _ROWS = (".jsonl", ".jsonl.gz", ".parquet")
@@ -34,7 +35,7 @@ class DataFiles:
 def find_files(data: str) -> DataFiles:
     """The files of a path or data set id, downloaded once; raises `DataError` saying what is missing."""
     named = _ID.fullmatch(data)
-    if named is None or Path(data).exists() or data.endswith(_ROWS):
+    if named is None or Path(data).exists() or data.endswith((*_ROWS, ".json", ".json.gz")):
         return DataFiles((data,))
     return _download(data, named["repo"], named["revision"], named["part"] or "")
 
@@ -42,7 +43,7 @@ def find_files(data: str) -> DataFiles:
 def rows_of(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(where, row) of every row of a file; raises `DataError`."""
     if not path.endswith(".parquet"):
-        yield from ((f"{path}:{number}", row) for number, row in read_rows(path))
+        yield from ((f"{path}:{number}", row) for number, row in read_objects(path))
         return
     try:
         import pyarrow.parquet as parquet
