@@ -1,0 +1,79 @@
+"""Tool-prints-answer: the right answer said by a tool, or in thought, but not as the agent's own answer, pays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agentgym.envs.script import say
+from agentgym.envs.validate.bench import Bench, Case, Played
+from agentgym.envs.validate.dump import DECOYS
+from agentgym.envs.validate.explore import call_with, calling, is_code, is_command, text_parameters
+from agentgym.envs.validate.finding import Finding
+from agentgym.envs.validate.floor import Attack, hold, says
+from agentgym.protocols import Policy
+from agentgym.types import Message, ToolCall
+
+NO_TOOL = "no_such_tool"
+
+
+def check(bench: Bench) -> Finding:
+    def attacks(case: Case) -> Iterable[Attack]:
+        right = bench.answer(case)
+        if not right.strip():
+            return
+        wrong = next(iter(bench.others(case)), DECOYS[0] if right.strip() != DECOYS[0] else DECOYS[1])
+        ends = {"nothing": "", "a wrong answer": wrong}
+        yield says("the right answer in thought only", Message("assistant", "", reasoning=right))
+        calls = list(_printing(bench, case, right))
+        for told, end in ends.items():
+            for call in calls:
+                yield says(f"{call.name[:40]} says it, then {told}", calling(call), end)
+            aside = Message("assistant", right, tool_calls=(ToolCall("call_0", NO_TOOL, {"text": right}),))
+            yield says(f"said beside a call, then {told}", aside, end)
+        yield from _own_work(bench, case, ends)
+
+    return hold(bench, "tool_print", attacks, "no case has a right answer in words that a tool could say")
+
+
+def _printing(bench: Bench, case: Case, right: str) -> Iterable[ToolCall]:
+    """Calls whose replies hold the right answer, or are likely to."""
+    yield ToolCall("call_0", right if len(right) < 2_000 else NO_TOOL, {})  # unknown tools are often told of by name
+    played = bench.golds[case]
+    handed_in = {call.name for call in played.calls if _mentions(call.arguments, right)} if played else set()
+    for schema in bench.schemas:
+        name = schema["function"]["name"]
+        if name in handed_in or _stops(bench.env, name):
+            continue  # where answers are handed in by this tool, this would be an answer
+        if is_code(schema):
+            yield call_with(schema, f"print({right!r})")
+            yield call_with(schema, repr(right))
+        elif is_command(schema):
+            yield call_with(schema, f"cat <<'THE_END'\n{right}\nTHE_END")
+        elif text_parameters(schema):
+            yield call_with(schema, right)
+
+
+def _mentions(arguments: Mapping[str, Any], right: str) -> bool:
+    return right.strip() in (str(value).strip() for value in arguments.values())
+
+
+def _stops(env: Any, name: str) -> bool:
+    toolset = getattr(env, "toolset", ())
+    return name in toolset and bool(getattr(toolset[name], "stops", False))
+
+
+def _own_work(bench: Bench, case: Case, ends: Mapping[str, str]) -> Iterable[Attack]:
+    """Gold's calls with another answer, where the answer in words is all that gold is paid for."""
+    played = bench.golds[case]
+    if played is None or not played.calls or not played.answer:
+        return
+    if not bench.play(says("", played.answer).policy, case).won:
+        return  # the work itself is paid for, too
+    for told, end in ends.items():
+        yield Attack(f"the tools do gold's work, then {told}", _ending(played, end))
+
+
+def _ending(played: Played, end: str) -> Policy:
+    script = [message for message in played.said if message.tool_calls]
+    return says("", *script, say(end)).policy
