@@ -26,7 +26,7 @@ from agentgym.tools.toolset import ToolSet
 from agentgym.types import Message, Outcome, StopReason, Task, ToolCall
 
 _LIMITS = ("max_turns", "max_tool_calls", "max_parse_errors", "timeout")
-_OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format", "sandbox")
+_OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format", "sandbox", "floor", "exempt", "gold")
 
 
 class ToolEnv(TextEnv):
@@ -79,6 +79,13 @@ class ToolEnv(TextEnv):
     """Total reward from which on the outcome is correct."""
     holdout: float = 0.125
     """Share of the questions, by their hash, that are the split "test"; 0: both splits are everything."""
+    gold: str = "gold"
+    """The reward's component that tells true success, where there is one (best at weight 0): a run warns when the
+    reward parts from it."""
+    floor: float = 0.0
+    """Total reward that cheap players may have at most: `agentgym validate` holds the env to it."""
+    exempt: Mapping[str, str] = {}
+    """What `agentgym validate` is not to hold the env to: "check" or "check:kind" -> the reason."""
 
     def __init__(
         self,

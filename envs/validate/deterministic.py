@@ -31,7 +31,9 @@ def check(bench: Bench) -> Finding:
         for case, played in zip(cases, first, strict=True):
             one, two = (_through_gymnasium(env, case, _stored(played)) for env in (bench.env, other))
             if one != two:
-                at = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+                at = next(
+                    (i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two))
+                )
                 why = f"{case}: Gymnasium's step {at} differs between two envs: {_apart(one[at:], two[at:])}"
                 return Finding(False, why, {"episodes": len(cases)})
     finally:

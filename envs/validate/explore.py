@@ -103,4 +103,4 @@ def answers_from(observation: str, right: str) -> Iterator[tuple[str, str]]:
             answer = form.format(candidate)
             if answer not in said:
                 said.add(answer)
-                yield rule, answer
+                yield (rule if form == FORMS[0] else f"{rule}, as {form!r},"), answer

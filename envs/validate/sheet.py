@@ -22,7 +22,9 @@ def _gold(bench: Bench) -> list[str]:
     without = [case for case, played in bench.golds.items() if played is None]
     if not without:
         return []
-    return [f"{len(without)} of {len(bench.cases)} tasks have no gold player: give them a `demo`, or the env an `expert`"]
+    return [
+        f"{len(without)} of {len(bench.cases)} tasks have no gold player: give them a `demo`, or the env an `expert`"
+    ]
 
 
 def _tasks(bench: Bench) -> list[str]:
