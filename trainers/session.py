@@ -32,6 +32,7 @@ from agentgym.trainers.evaluation import (
     unscored_remark,
 )
 from agentgym.trainers.gap import GapProbe
+from agentgym.trainers.gold import GoldWatch
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
@@ -160,7 +161,8 @@ class Session:
         cpu_began = self._cpu(loop.rollouts)
         rl_cpu_before = self.tally.rl_cpu_s
         loop.publish()
-        recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, config.rollout.failure_budget)
+        budget, watch = config.rollout.failure_budget, GoldWatch(self._gold, self.tally.warned)
+        recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, budget, watch)
         recorder.accounts.begin(loop.rollouts.stats())
         while self.step < steps:
             groups, ledger, metrics = loop.run_step()
@@ -286,12 +288,14 @@ class Session:
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
         self._sources = []
+        self._gold: dict[str, str] = {}
         for spec in self.config.all_envs:
             env = self._make_env(spec.id)
             with users_code(f"env.id = {spec.id!r}: its tasks cannot be made"):
                 ids = [task.id for task in env.tasks("train")]
             if not ids:
                 raise ConfigError(f"env.id = {spec.id!r}: has no training tasks")
+            self._gold[spec.id] = str(getattr(env, "gold", "gold"))
             self._sources.append(TaskSource(spec.id, ids, spec.weight))
 
     def _loop(self) -> Loop:

@@ -161,7 +161,8 @@ class Bench:
         env = self.env if env is None else env
         try:
             start = run(env, env.areset(seed=case.seed, options=case.options))
-            messages, steps = list(start.messages), []
+            messages: list[Message] = list(start.messages)
+            steps: list[Step] = []
             while not steps or not steps[-1].done:
                 if len(steps) >= LONGEST:
                     steps.append(run(env, env.finish(StopReason.max_turns)))

@@ -45,7 +45,7 @@ def _with_the_answer(bench: Bench, case: Case, seen: str) -> Iterable[Attack]:
 
 def _like(right: str) -> list[str]:
     """Wrong answers, where a marked answer is right marked as it is."""
-    head, mark, tail = right.rpartition("#### ")
+    _, mark, tail = right.rpartition("#### ")
     found = [f"{mark}{decoy}" for decoy in DECOYS] if mark else list(DECOYS)
     return [decoy for decoy in found if decoy.strip() not in (right.strip(), f"{mark}{tail}".strip())]
 

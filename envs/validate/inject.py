@@ -117,4 +117,4 @@ def check(bench: Bench) -> Finding:
 def _is_right(text: str, right: str) -> bool:
     """Whether the text says the right answer, by chance."""
     bare = re.sub(r"^.*####\s*|\\boxed\{(.*)\}", r"\1", right.strip(), flags=re.DOTALL).strip().lower()
-    return bool(bare) and bare in re.findall(r"[a-z]+|-?[0-9.]+[0-9]|[0-9]", text.lower()) + [text.strip().lower()]
+    return bool(bare) and bare in [*re.findall(r"[a-z]+|-?[0-9.]+[0-9]|[0-9]", text.lower()), text.strip().lower()]

@@ -1,4 +1,4 @@
-"""Tool-prints-answer: the right answer said by a tool, or in thought, but not as the agent's own answer, pays nothing."""
+"""Tool-prints-answer: the right answer said by a tool, or in thought, and not as the agent's answer, pays nothing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _mentions(arguments: Mapping[str, Any], right: str) -> bool:
 
 
 def _stops(env: Any, name: str) -> bool:
-    toolset = getattr(env, "toolset", ())
+    toolset: Any = getattr(env, "toolset", ())
     return name in toolset and bool(getattr(toolset[name], "stops", False))
 
 
