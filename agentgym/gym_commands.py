@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agentgym.errors import ConfigError, UserError
+from agentgym.errors import ConfigError, DataError, RunError, UserError
 from agentgym.registry import env_ids
 from agentgym.report.summary import write_json
 
@@ -129,4 +131,93 @@ def _table(reports: Sequence[Report]) -> Table:
     return table
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"validate": validate}
+def rescore(
+    paths: Annotated[list[str], typer.Argument(metavar="TRAJECTORIES", help="JSONL files, or runs' folders.")],
+    env: Annotated[str | None, typer.Option("--env", help="Another env: an id, or path.py:name.")] = None,
+    reward: Annotated[str | None, typer.Option("--reward", help="Another reward, as path.py:function.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="JSONL file of the tasks.")] = None,
+    args: Annotated[
+        list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="An argument of the env; may be repeated.")
+    ] = None,
+    how: Annotated[str, typer.Option("--how", help="auto, messages or replay.")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the rows, scored anew.")] = None,
+    to_json: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write figures; - is stdout.")] = None,
+) -> None:
+    """Score stored episodes anew, by today's reward or another one, without playing.
+
+    \b
+    agentgym rescore runs/store-v0-20260801-120000
+    agentgym rescore run/trajectories/step-00012.jsonl --reward mine.py:score --out again.jsonl
+
+    From the messages alone where the reward asks for nothing else; else they are played again in the env, with the
+    stored seed, and it has to answer as it did. What can be scored in neither way is counted, and unscored in --out.
+    Exit code: 0; 1 where nothing could be rescored; 2 for what you can mend.
+    """
+    from agentgym.envs.rescore import Tally
+    from agentgym.evals.stored import trajectory_files
+
+    if how not in ("auto", "messages", "replay"):
+        raise ConfigError(f"--how {how}: choose auto, messages or replay")
+    files = [file for path in paths for file in trajectory_files(path)]
+    if out is not None and out.resolve() in [file.resolve() for file in files]:
+        raise ConfigError(f"--out {out}: this is what is being read; give another file")
+    given = {"env": env or "", "data": data or "", "reward": reward or "", "args": _arguments(args or [])}
+    tally = Tally()
+    rows = (row for file in files for row in _rescored(file, given, tally, how))
+    if out is None:
+        deque(rows, maxlen=0)
+    else:
+        _write_rows(out, rows)
+    figures = tally.to_json()
+    if to_json != "-":
+        _tell(figures)
+    if to_json == "-":
+        print(json.dumps(figures, indent=2))
+    elif to_json is not None:
+        write_json(Path(to_json), figures)
+    if not figures["rescored"]:
+        raise typer.Exit(1)
+
+
+def _rescored(file: Path, given: Mapping[str, Any], tally: Any, how: Any) -> Iterator[dict[str, Any]]:
+    from agentgym.envs.rescore import rescore as run
+    from agentgym.evals.stored import config_beside, env_maker, stored_rows
+
+    at = [str(file)]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for at[0], row in stored_rows([file]):
+            yield row
+
+    try:
+        yield from run(rows(), env_maker(config_beside(file), **given), tally, how=how)
+    except (ValueError, TypeError, AttributeError) as e:
+        raise DataError(f"{at[0]}: not a trajectory: {e}") from None
+
+
+def _write_rows(out: Path, rows: Iterator[dict[str, Any]]) -> None:
+    from agentgym.rollout.record import to_line
+
+    staging = out.with_name(f"{out.name}.tmp")
+    try:
+        with open(staging, "wb") as file:
+            file.writelines(to_line(row) for row in rows)
+        os.replace(staging, out)
+    except OSError as e:
+        raise RunError(f"{out}: cannot be written: {e.strerror or e}") from None
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _tell(figures: Mapping[str, Any]) -> None:
+    by = ", ".join(f"{count:,} by {how}" for how, count in figures["by"].items())
+    print(f"{figures['rescored']:,} of {figures['rows']:,} episodes rescored{f': {by}' if by else ''}")
+    print(f"{figures['changed']:,} rewards changed: {figures['up']:,} up, {figures['down']:,} down", end="")
+    print(f"; {figures['outcome_changed']:,} outcomes; {figures['newly_scored']:,} scored for the first time")
+    if figures["mean_before"] is not None:
+        print(f"mean reward {figures['mean_before']:.4f} -> {figures['mean_after']:.4f}")
+    for reason, count in figures["reasons"].items():
+        print(f"not rescored: {count:,}: {reason}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"validate": validate, "rescore": rescore}
