@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agentgym.envs.script import call as call
     from agentgym.envs.script import say as say
     from agentgym.envs.tool_env import ToolEnv as ToolEnv
+    from agentgym.envs.validate import validate as validate
     from agentgym.envs.verifiers.code import averify_code as averify_code
     from agentgym.envs.verifiers.code import verify_code as verify_code
     from agentgym.rollout.parsers import parse_tool_calls as parse_tool_calls
@@ -50,6 +51,7 @@ _LAZY = {
     "say": "agentgym.envs.script",
     "tool": "agentgym.tools.decorator",
     "train": "agentgym.trainers.api",
+    "validate": "agentgym.envs.validate",
     "verify_code": "agentgym.envs.verifiers.code",
 }
 

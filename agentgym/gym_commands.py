@@ -220,4 +220,20 @@ def _tell(figures: Mapping[str, Any]) -> None:
         print(f"not rescored: {count:,}: {reason}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"validate": validate, "rescore": rescore}
+def new_env(
+    name: Annotated[str, typer.Argument(help="Its name, such as my-shop.")],
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where to; made where it is not there.")
+    ] = Path(),
+) -> None:
+    """Begin an environment of your own: one file with tools, tasks, reward and gold, and one with its test."""
+    from agentgym.scaffold import new_env as write
+
+    env, test = write(name, folder)
+    print(f"{env} and {test} are written. Next:")
+    print(f"  pytest {test}")
+    print(f"  agentgym validate {env}:{env.stem}")
+    print(f"  agentgym train --env {env}:{env.stem}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"validate": validate, "rescore": rescore, "new-env": new_env}

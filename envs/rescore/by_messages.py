@@ -64,7 +64,8 @@ def score(env: ToolEnv, stored: Stored) -> Verdict:
 
 def _episode(env: ToolEnv, stored: Stored) -> Episode:
     task, trajectory = stored.task, stored.trajectory
-    episode = _StoredEpisode(task, _NoGenerator(), [*trajectory.prompt, *stored.messages], env.toolset.schemas)
+    generator: Any = _NoGenerator()
+    episode = _StoredEpisode(task, generator, [*trajectory.prompt, *stored.messages], env.toolset.schemas)
     episode.state = _NoState()
     episode.turns = sum(message.role == "assistant" for message in stored.messages)
     episode.calls = _calls(stored)
