@@ -16,6 +16,7 @@ from typing import Any, Self
 from agentgym.envs.face import TextEnv
 from agentgym.envs.rubric import Rubric
 from agentgym.envs.script import replay
+from agentgym.envs.state import Beginning, EnvState, restore, save
 from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split, task_from_row
 from agentgym.errors import ConfigError, EnvFault, boundary
 from agentgym.protocols import Policy, Start, Step
@@ -111,6 +112,7 @@ class ToolEnv(TextEnv):
         self._ended = True
         self._paid: dict[str, float] = {}
         self._deadline = 0.0
+        self._beginning: Beginning | None = None
         own = type(self)
         if tasks is None and not data and own.make_tasks is ToolEnv.make_tasks:
             raise ConfigError(f"{own.__name__} has no tasks: give tasks=[...], or data= a JSONL file")
@@ -203,6 +205,7 @@ class ToolEnv(TextEnv):
             episode.sandbox_settings = {**self.sandbox, **task.metadata.get("sandbox", {})}
         self._ended = False
         self._paid = {}
+        self._beginning = Beginning(seed, options or {})
         began = perf_counter()
         self._deadline = began + self.timeout
         with boundary(EnvFault, "setup"):
@@ -244,6 +247,30 @@ class ToolEnv(TextEnv):
         self._ended = True
         if self.episode is not None:
             await self.episode.release()
+
+    async def aget_state(self) -> EnvState:
+        """The episode under way, saved: see `agentgym.envs.state`. Raises `EnvFault`."""
+        return await save(self)
+
+    async def aset_state(self, state: EnvState) -> None:
+        """Go on from a saved episode, of this env or another of the same kind. Raises `EnvFault`."""
+        await restore(self, state)
+
+    def get_state(self) -> EnvState:
+        """`aget_state`, for ordinary code."""
+        return self._drive(self.aget_state())
+
+    def set_state(self, state: EnvState) -> None:
+        """`aset_state`, for ordinary code."""
+        self._drive(self.aset_state(state))
+
+    def fork(self, count: int = 1) -> list[Self]:
+        """`count` other envs in the state of this one, each to go its own way."""
+        state = self.get_state()
+        others = [self.fresh() for _ in range(count)]
+        for other in others:
+            other.set_state(state)
+        return others
 
     def _needs_loop(self) -> bool:
         own = type(self)
