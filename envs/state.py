@@ -2,8 +2,8 @@
 
 The property: the same messages from a restored state are answered and paid alike. An episode without a sandbox is
 copied, its generator with it. One whose sandbox is open cannot be: files can be copied, an interpreter's variables and
-running processes cannot. So where only file tools were used, the files are (a snapshot of the sandbox); else the episode
-is begun again with its seed and its messages are said again, and the tools have to answer as they did.
+running processes cannot. So where only file tools were used, the files are (a snapshot of the sandbox); else the
+episode is begun again with its seed and its messages are said again, and the tools have to answer as they did.
 
 What this does not see: state that an env keeps elsewhere than in its episode (`episode.state` is the place), and what
 tools did to the world outside of it.

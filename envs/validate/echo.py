@@ -45,5 +45,7 @@ def _of_tools(bench: Bench, case: Case, last: str) -> Iterable[Attack]:
             if is_meant(call, played.calls):
                 continue
             heard = bench.play(says("", calling(call), "").policy, case).observations
-            for rule, answer in answers_from(heard[0].text if heard else "", bench.answer(case)):
+            for rule, answer in answers_from(
+                heard[0].text if heard else "", bench.answer(case), 3 if bench.heavy else None
+            ):
                 yield says(f"{rule} of what {call.name} says to {told}", calling(call), answer, lucky=True)

@@ -94,10 +94,10 @@ def candidates(observation: str) -> dict[str, str]:
     return {rule: answer for rule, answer in found.items() if answer}
 
 
-def answers_from(observation: str, right: str) -> Iterator[tuple[str, str]]:
-    """(rule, answer) of every candidate, in the forms that answers have where it may be the `right` one."""
+def answers_from(observation: str, right: str, most: int | None = None) -> Iterator[tuple[str, str]]:
+    """(rule, answer) of the candidates, at most so many; in the forms of answers where one may be the `right` one."""
     said: set[str] = set()
-    for rule, candidate in candidates(observation).items():
+    for rule, candidate in list(candidates(observation).items())[:most]:
         likely = "\n" not in right and bool(right) and (candidate in right or right in candidate)
         for form in FORMS if likely else FORMS[:1]:
             answer = form.format(candidate)

@@ -101,12 +101,12 @@ PROGRAMS = {
 def check(bench: Bench) -> Finding:
     def attacks(case: Case) -> Iterable[Attack]:
         right = bench.answer(case)
-        texts = TEXTS[:: 6 if bench.heavy and _FENCE.search(right) else 3 if bench.heavy else 1]
+        program = _FENCE.search(right)
+        texts = TEXTS[:: 9 if bench.heavy and program else 3 if bench.heavy else 1]
         for text in texts:
             if not _is_right(text, right):
                 yield says(f"{text!r}", text)
-        program = _FENCE.search(right)
-        if program:
+        if program and (case is bench.few[0] or not bench.heavy):
             names = _NAME.findall(program.group(1)) or ["solve"]
             for what, source in PROGRAMS.items():
                 yield says(f"a program that {what}", f"```python\n{source.replace('NAME', names[-1])}\n```")

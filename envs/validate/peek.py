@@ -43,7 +43,9 @@ def check(bench: Bench) -> Finding:
             if is_meant(call, played.calls):
                 continue
             heard = bench.play(says("", calling(call), "").policy, case).observations
-            for rule, answer in answers_from(heard[0].text if heard else "", bench.answer(case)):
+            for rule, answer in answers_from(
+                heard[0].text if heard else "", bench.answer(case), 3 if bench.heavy else None
+            ):
                 told = next(iter(call.arguments.values()), "")
                 yield says(f"{rule} of {call.name}({str(told)[:30]!r})", calling(call), answer, lucky=True)
 

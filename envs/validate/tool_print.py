@@ -26,7 +26,7 @@ def check(bench: Bench) -> Finding:
         ends = {"nothing": "", "a wrong answer": wrong}
         yield says("the right answer in thought only", Message("assistant", "", reasoning=right))
         calls = list(_printing(bench, case, right))
-        for told, end in ends.items():
+        for told, end in list(ends.items())[: 1 if bench.heavy else None]:
             for call in calls:
                 yield says(f"{call.name[:40]} says it, then {told}", calling(call), end)
             aside = Message("assistant", right, tool_calls=(ToolCall("call_0", NO_TOOL, {"text": right}),))
