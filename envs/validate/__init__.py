@@ -65,15 +65,20 @@ def validate(
     return Report(env, findings, tuple(remarks), strict, time.perf_counter() - began)
 
 
+def run_check(bench: Bench, name: str) -> Finding:
+    """One check; whatever the env raises in it is a failure."""
+    found, raised = judged(CHECKS[name], bench)
+    return Finding(False, raised) if found is None else found
+
+
 def _findings(bench: Bench) -> tuple[dict[str, Finding], list[str]]:
     bench.make().close()  # what is wrong with making it is the user's to mend, and told as such
     _, broken = judged(lambda b: b.cases and b.schemas, bench)
     if broken:  # no episode can begin: nothing else can be said
         return {name: Finding(False, f"no episode begins: {broken}") for name in CHECKS}, []
     findings = {}
-    for name, check in CHECKS.items():
-        found, raised = judged(check, bench)
-        findings[name] = Finding(False, raised) if found is None else found
+    for name in CHECKS:
+        findings[name] = run_check(bench, name)
     remarks, raised = judged(warnings_of, bench)
     return findings, remarks or ([raised] if raised else [])
 

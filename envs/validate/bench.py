@@ -116,8 +116,9 @@ class Bench:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """The cases that gold plays: every kind of each split at least once."""
-        return sample(self.env, max(2, self.tasks // 6) if self.heavy else self.tasks, self.seed)
+        """The cases that gold plays: every kind at least once, and in each split where episodes cost little."""
+        count = max(2, self.tasks // 6) if self.heavy else self.tasks
+        return sample(self.env, count, self.seed, each_split=not self.heavy)
 
     @cached_property
     def few(self) -> list[Case]:
@@ -186,18 +187,21 @@ def run(env: Any, coroutine: Any) -> Any:
     return env._drive(coroutine) if hasattr(env, "_drive") else drive_on_loop(coroutine)
 
 
-def sample(env: Any, count: int, seed: int) -> list[Case]:
-    """At least `count` cases, evenly over the splits and kinds, each kind of each split at least once."""
-    queues: list[list[tuple[str, int, Task]]] = []
+def sample(env: Any, count: int, seed: int, *, each_split: bool = True) -> list[Case]:
+    """At least `count` cases, evenly over splits and kinds: each kind of each split at least once, or (not
+    `each_split`) each kind."""
+    known: dict[str, dict[str, list[tuple[str, int, Task]]]] = {}
     for split in SPLITS:
-        by_kind: dict[str, list[tuple[str, int, Task]]] = {}
         tasks: Sequence[Task] = env.tasks(split)
         for index in range(min(len(tasks), SCANNED)):
             task = tasks[index]
-            by_kind.setdefault(task.kind, []).append((split, index, task))
-        queues += [_spread(found, count) for found in by_kind.values()]
+            known.setdefault(task.kind, {}).setdefault(split, []).append((split, index, task))
+    # of neighbouring kinds another split each comes first
+    by_kind = [list(splits.values())[:: -1 if i % 2 else 1] for i, splits in enumerate(known.values())]
+    first, others = [row[0] for row in by_kind], [found for row in by_kind for found in row[1:]]
+    queues = [_spread(found, count) for found in (*first, *others)]
     turns = [item for row in zip_longest(*queues) for item in row if item is not None]
-    chosen = turns[: max(count, len(queues))]
+    chosen = turns[: max(count, len(queues) if each_split else len(first))]
     return [Case(split, index, seed + i, task) for i, (split, index, task) in enumerate(chosen)]
 
 

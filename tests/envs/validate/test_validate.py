@@ -13,7 +13,7 @@ import agentgym as ag
 from agentgym import gym_commands
 from agentgym.cli import main
 from agentgym.envs.loophole import HOLES
-from agentgym.envs.validate import CHECKS, leak, validate
+from agentgym.envs.validate import CHECKS, leak, run_check, validate
 from agentgym.envs.validate.bench import Bench, sample
 from agentgym.errors import ConfigError
 from agentgym.registry import BUILT_IN, make_env
@@ -53,7 +53,7 @@ def run(check: str, name: str, tasks: int = 12) -> Any:
     """One check on an env of the file."""
     bench = Bench(f"{BROKEN}:{name}", tasks=tasks)
     try:
-        return CHECKS[check](bench)
+        return run_check(bench, check)
     finally:
         bench.close()
 
