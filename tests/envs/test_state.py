@@ -69,18 +69,18 @@ def test_every_env_can_be_forked_in_the_middle_of_gold(env_id: str) -> None:
     first = gold(start.messages)
     if first.tool_calls:
         drive(env.astep(first))
-    forks = env.fork(2)
+    one, two = env.fork(2)
     try:
-        for one in (*forks, env):
-            while True:
-                step = drive(one.astep(gold(one.episode.messages)))
-                if step.done:
-                    break
-            assert step.outcome is Outcome.correct
-        assert forks[0].episode.messages == forks[1].episode.messages == env.episode.messages
+        said, steps = [], []
+        while not steps or not steps[-1].done:
+            said.append(gold(one.episode.messages))
+            steps.append(drive(one.astep(said[-1])))
+        assert steps[-1].outcome is Outcome.correct
+        assert go_on(two, said) == go_on(env, said) == steps
+        assert one.episode.messages == two.episode.messages == env.episode.messages
     finally:
-        for one in (*forks, env):
-            one.close()
+        for each in (one, two, env):
+            each.close()
 
 
 def test_branches_do_not_touch_each_other() -> None:
