@@ -31,7 +31,7 @@ from agentgym.envs.validate import (
     survive,
     tool_print,
 )
-from agentgym.envs.validate.bench import Bench, judged
+from agentgym.envs.validate.bench import Bench, judged, run
 from agentgym.envs.validate.finding import Finding, Report
 from agentgym.envs.validate.sheet import warnings_of
 
@@ -72,7 +72,8 @@ def run_check(bench: Bench, name: str) -> Finding:
 
 
 def _findings(bench: Bench) -> tuple[dict[str, Finding], list[str]]:
-    bench.make().close()  # what is wrong with making it is the user's to mend, and told as such
+    made = bench.make()  # what is wrong with making it is the user's to mend, and told as such
+    run(made, made.aclose())
     _, broken = judged(lambda b: b.cases and b.schemas, bench)
     if broken:  # no episode can begin: nothing else can be said
         return {name: Finding(False, f"no episode begins: {broken}") for name in CHECKS}, []
