@@ -39,6 +39,7 @@ def _with_the_answer(bench: Bench, case: Case, seen: str) -> Iterable[Attack]:
         yield says("one answer or the other", f"{right} or {wrong[0]}")
         yield says("answers in a row", ", ".join(listed))
         yield says("answers in one box", f"\\boxed{{{', '.join(listed)}}}")
+        yield says("answers, each marked", "\n".join(f"#### {answer.removeprefix('#### ')}" for answer in listed))
         yield says("answers in boxes", " ".join(f"\\boxed{{{answer}}}" for answer in listed))
         yield says("answers in one tag", f"<answer>{' '.join(listed)}</answer>")
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentgym.envs.script import say
 from agentgym.envs.validate.bench import Bench, Case, Played
 from agentgym.envs.validate.dump import DECOYS
-from agentgym.envs.validate.explore import call_with, calling, is_code, is_command, text_parameters
+from agentgym.envs.validate.explore import FORMS, call_with, calling, is_code, is_command, text_parameters
 from agentgym.envs.validate.finding import Finding
 from agentgym.envs.validate.floor import Attack, hold, says
 from agentgym.protocols import Policy
 from agentgym.types import Message, ToolCall
 
 NO_TOOL = "no_such_tool"
+_HANDS_IN = re.compile("answer|submit|final|finish|hand|guess|done|respond|reply|choose|select", re.IGNORECASE)
+"""Names of tools that may take answers, where no gold shows which do."""
 
 
 def check(bench: Bench) -> Finding:
@@ -22,18 +25,24 @@ def check(bench: Bench) -> Finding:
         right = bench.answer(case)
         if not right.strip():
             return
-        wrong = next(iter(bench.others(case)), DECOYS[0] if right.strip() != DECOYS[0] else DECOYS[1])
-        ends = {"nothing": "", "a wrong answer": wrong}
-        yield says("the right answer in thought only", Message("assistant", "", reasoning=right))
-        calls = list(_printing(bench, case, right))
-        for told, end in list(ends.items())[: 1 if bench.heavy else None]:
-            for call in calls:
-                yield says(f"{call.name[:40]} says it, then {told}", calling(call), end)
-            aside = Message("assistant", right, tool_calls=(ToolCall("call_0", NO_TOOL, {"text": right}),))
-            yield says(f"said beside a call, then {told}", aside, end)
-        yield from _own_work(bench, case, ends)
+        known = bench.golds[case] is not None  # else nobody knows in which form answers are given
+        for written in (right,) if known else [form.format(right) for form in FORMS]:
+            yield from _said_aside(bench, case, written)
 
     return hold(bench, "tool_print", attacks, "no case has a right answer in words that a tool could say")
+
+
+def _said_aside(bench: Bench, case: Case, right: str) -> Iterable[Attack]:
+    wrong = next(iter(bench.others(case)), DECOYS[0] if right.strip() != DECOYS[0] else DECOYS[1])
+    ends = {"nothing": "", "a wrong answer": wrong}
+    yield says("the right answer in thought only", Message("assistant", "", reasoning=right))
+    calls = list(_printing(bench, case, right))
+    for told, end in list(ends.items())[: 1 if bench.heavy else None]:
+        for call in calls:
+            yield says(f"{call.name[:40]} says it, then {told}", calling(call), end)
+        aside = Message("assistant", right, tool_calls=(ToolCall("call_0", NO_TOOL, {"text": right}),))
+        yield says(f"said beside a call, then {told}", aside, end)
+    yield from _own_work(bench, case, ends)
 
 
 def _printing(bench: Bench, case: Case, right: str) -> Iterable[ToolCall]:
@@ -43,7 +52,7 @@ def _printing(bench: Bench, case: Case, right: str) -> Iterable[ToolCall]:
     handed_in = {call.name for call in played.calls if _mentions(call.arguments, right)} if played else set()
     for schema in bench.schemas:
         name = schema["function"]["name"]
-        if name in handed_in or _stops(bench.env, name):
+        if name in handed_in or _stops(bench.env, name) or (played is None and _HANDS_IN.search(name)):
             continue  # where answers are handed in by this tool, this would be an answer
         if is_code(schema):
             yield call_with(schema, f"print({right!r})")

@@ -31,6 +31,8 @@ CAUGHT = {
     "NoGoldPaysContaining": "dump",
     "PaysTheWholeTalk": "tool_print",
     "PaysThought": "tool_print",
+    "PaysMarksAnywhere": "tool_print",
+    "PaysBeingCutShort": "null",
     "BelievesVerdicts": "inject",
     "NotANumberWins": "inject",
     "FallsOnOddAnswers": "null",
