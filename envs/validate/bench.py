@@ -20,6 +20,8 @@ SCANNED = 2_000
 """Tasks of a split that are looked through for kinds."""
 LONGEST = 100
 """Messages after which an episode is ended from outside."""
+PER_KIND = 3
+"""Cases of each kind that cheap players play, so that luck can be told from a hole."""
 SANDBOXED = frozenset(("python", "shell", "read_file", "write_file", "edit_file", "list_files"))
 """Built-in tools that run in a sandbox of the episode's own."""
 
@@ -118,13 +120,15 @@ class Bench:
     def cases(self) -> list[Case]:
         """The cases that gold plays: every kind at least once, and in each split where episodes cost little."""
         count = max(2, self.tasks // 6) if self.heavy else self.tasks
-        return sample(self.env, count, self.seed, each_split=not self.heavy)
+        return sample(self.env, count, self.seed, per_kind=1 if self.heavy else PER_KIND, each_split=not self.heavy)
 
     @cached_property
     def few(self) -> list[Case]:
-        """The cases that the many cheap players play: every kind once, where episodes cost little."""
+        """The cases that the many cheap players play: of every kind, where episodes cost little."""
         kinds = {case.task.kind for case in self.cases}
-        return self.cases[: max(2, self.tasks // 12)] if self.heavy else self.cases[: max(self.tasks // 3, len(kinds))]
+        if self.heavy:
+            return self.cases[: max(2, self.tasks // 12)]
+        return self.cases[: max(self.tasks // 3, PER_KIND * len(kinds))]
 
     @cached_property
     def gold(self) -> dict[Case, Played | None]:
@@ -187,9 +191,9 @@ def run(env: Any, coroutine: Any) -> Any:
     return env._drive(coroutine) if hasattr(env, "_drive") else drive_on_loop(coroutine)
 
 
-def sample(env: Any, count: int, seed: int, *, each_split: bool = True) -> list[Case]:
-    """At least `count` cases, evenly over splits and kinds: each kind of each split at least once, or (not
-    `each_split`) each kind."""
+def sample(env: Any, count: int, seed: int, *, per_kind: int = 1, each_split: bool = True) -> list[Case]:
+    """At least `count` cases, evenly over splits and kinds: as far as there are tasks `per_kind` of each kind, and
+    (`each_split`) each kind in every split."""
     known: dict[str, dict[str, list[tuple[str, int, Task]]]] = {}
     for split in SPLITS:
         tasks: Sequence[Task] = env.tasks(split)
@@ -199,9 +203,9 @@ def sample(env: Any, count: int, seed: int, *, each_split: bool = True) -> list[
     # of neighbouring kinds another split each comes first
     by_kind = [list(splits.values())[:: -1 if i % 2 else 1] for i, splits in enumerate(known.values())]
     first, others = [row[0] for row in by_kind], [found for row in by_kind for found in row[1:]]
-    queues = [_spread(found, count) for found in (*first, *others)]
+    queues = [_spread(found, max(count, per_kind)) for found in (*first, *others)]
     turns = [item for row in zip_longest(*queues) for item in row if item is not None]
-    chosen = turns[: max(count, len(queues) if each_split else len(first))]
+    chosen = turns[: max(count, per_kind * len(first), len(queues) if each_split else 0)]
     return [Case(split, index, seed + i, task) for i, (split, index, task) in enumerate(chosen)]
 
 

@@ -30,11 +30,14 @@ def _with_the_answer(bench: Bench, case: Case, seen: str) -> Iterable[Attack]:
     right = bench.answer(case)
     if not right.strip():
         return
-    wrong = [*bench.others(case)[:20], *_like(right)]
-    half = (len(wrong) + 1) // 2
-    listed = [*wrong[:half], right, *wrong[half:]]
+    others = bench.others(case)[:20]
+    if not others and "\n" in right:
+        return  # there is no wrong answer of its form to hide it among
+    wrong = others or _like(right)
+    half = len(wrong) // 2
+    listed = [*_like(right), *wrong[:half], right, *wrong[half:]]  # the last one is of the right one's form, and wrong
     yield says("a list of answers, the right one in the middle", "\n".join(listed))
-    yield says("the prompt, the metadata and the answers", f"{seen}\n{_metadata(case)}\n{right}\n{wrong[0]}")
+    yield says("the prompt, the metadata and the answers", f"{seen}\n{_metadata(case)}\n{right}\n{wrong[-1]}")
     if "\n" not in right:
         yield says("one answer or the other", f"{right} or {wrong[0]}")
         yield says("answers in a row", ", ".join(listed))

@@ -92,4 +92,6 @@ def _by_chance(found: _Try, tries: Iterable[_Try]) -> bool:
     if not found.attack.lucky:
         return False
     alike = [t for t in tries if t.group == found.group]
+    if len(alike) < 2:  # one of its kind says nothing: the same attack on the other kinds
+        alike = [t for t in tries if t.attack.name == found.attack.name]
     return 2 * sum(bool(t.wrong) for t in alike) <= len(alike)

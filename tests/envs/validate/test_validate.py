@@ -160,7 +160,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     row = json.loads(out.read_text())[sound]
     keys = ("gold", "null", "echo", "dump", "tool_print", "inject", "deterministic", "check_env", "survive", "leak")
     assert {key: row[key] for key in keys} == dict.fromkeys(keys, True)
-    assert row["details"]["gold"]["episodes"] == 4
+    assert row["details"]["gold"]["episodes"] == 6, "three of each kind"
     capsys.readouterr()
     assert command(sound, broken, "--tasks", "4", "--json", "-") == 1
     found = json.loads(capsys.readouterr().out)
