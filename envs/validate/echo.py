@@ -44,8 +44,9 @@ def _of_tools(bench: Bench, case: Case, last: str) -> Iterable[Attack]:
             call = call_with(schema, blind)
             if is_meant(call, played.calls):
                 continue
+            # to ask one of the task's own tools by the prompt, and to read its reply, may well be the task
+            own = told == "the prompt" and any(made.name == call.name for made in played.calls)
+            most = 1 if own else 3 if bench.heavy else None
             heard = bench.play(says("", calling(call), "").policy, case).observations
-            for rule, answer in answers_from(
-                heard[0].text if heard else "", bench.answer(case), 3 if bench.heavy else None
-            ):
+            for rule, answer in answers_from(heard[0].text if heard else "", bench.answer(case), most):
                 yield says(f"{rule} of what {call.name} says to {told}", calling(call), answer, lucky=True)
