@@ -23,8 +23,10 @@ TOOL_ENV = "agentgym.envs.tool_env:ToolEnv"
 BUILT_IN: dict[str, str] = {
     "agentgym/Store-v0": "agentgym.envs.store:StoreEnv",
     "agentgym/GSM8KTool-v0": "agentgym.envs.gsm8k_tool:GSM8KToolEnv",
+    "agentgym/MathTool-v0": "agentgym.envs.math_tool:MathToolEnv",
     "agentgym/PythonMath-v0": "agentgym.envs.python_math:PythonMathEnv",
     "agentgym/CodeTests-v0": "agentgym.envs.code_tests:CodeTestsEnv",
+    "agentgym/FunctionCalling-v0": "agentgym.envs.function_calling.env:FunctionCallingEnv",
 }
 FIXTURES: dict[str, str] = {"agentgym/Loophole-v0": "agentgym.envs.loophole:LoopholeEnv"}
 """Registered, but with a reward that is broken on purpose: not among `env_ids`, for nobody is to train on them."""

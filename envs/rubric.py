@@ -77,7 +77,7 @@ class Rubric:
         for part in parts:
             with boundary(VerifierFault, f"reward {part.name!r}"):
                 value = part.fn(task, text, episode)
-                if inspect.isawaitable(value):
+                if type(value) is not float and inspect.isawaitable(value):
                     await checkpoint()
                     value = await value
             if isinstance(value, Mapping):
