@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agentgym.envs.script import call as call
     from agentgym.envs.script import say as say
     from agentgym.envs.tool_env import ToolEnv as ToolEnv
+    from agentgym.envs.validate import validate as validate
     from agentgym.envs.verifiers.code import averify_code as averify_code
     from agentgym.envs.verifiers.code import verify_code as verify_code
     from agentgym.envs.verifiers.math import averify_math as averify_math
@@ -58,6 +59,7 @@ _LAZY = {
     "token_f1": "agentgym.envs.verifiers.qa",
     "tool": "agentgym.tools.decorator",
     "train": "agentgym.trainers.api",
+    "validate": "agentgym.envs.validate",
     "verify_code": "agentgym.envs.verifiers.code",
     "verify_math": "agentgym.envs.verifiers.math",
     "verify_qa": "agentgym.envs.verifiers.qa",

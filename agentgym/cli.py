@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 import agentgym
+from agentgym import gym_commands
 from agentgym.arguments import config_table, env_keys, settings, shorthand, split_overrides
 from agentgym.config import Config, load_config, recipe_for
 from agentgym.errors import ConfigError
@@ -302,6 +303,10 @@ def envs(as_json: Annotated[bool, typer.Option("--json", help="A JSON list of ob
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         print_envs(Console(), found)
+
+
+for name, function in gym_commands.COMMANDS.items():
+    command(name)(function)
 
 
 @command("doctor")

@@ -30,12 +30,14 @@ BUILT_IN: dict[str, str] = {
     "agentgym/FunctionCalling-v0": "agentgym.envs.function_calling.env:FunctionCallingEnv",
     "agentgym/SearchQA-v0": "agentgym.envs.search_qa:SearchQAEnv",
 }
+FIXTURES: dict[str, str] = {"agentgym/Loophole-v0": "agentgym.envs.loophole:LoopholeEnv"}
+"""Registered, but with a reward that is broken on purpose: not among `env_ids`, for nobody is to train on them."""
 _ID = "__agentgym_id__"  # on a registered function: the env it became
 
 
 def register_built_in() -> None:
     """Put the built-in envs into Gymnasium's registry (once; `import agentgym` does it)."""
-    for env_id, target in BUILT_IN.items():
+    for env_id, target in (BUILT_IN | FIXTURES).items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, target)
     for env_id, (target, kwargs) in adapter_specs().items():

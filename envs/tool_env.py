@@ -16,6 +16,7 @@ from typing import Any, Self
 from agentgym.envs.face import TextEnv
 from agentgym.envs.rubric import Rubric
 from agentgym.envs.script import replay
+from agentgym.envs.state import Beginning, EnvState, restore, save
 from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split, task_from_row
 from agentgym.errors import ConfigError, EnvFault, boundary
 from agentgym.protocols import Policy, Start, Step
@@ -26,7 +27,7 @@ from agentgym.tools.toolset import ToolSet
 from agentgym.types import Message, Outcome, StopReason, Task, ToolCall
 
 _LIMITS = ("max_turns", "max_tool_calls", "max_parse_errors", "timeout")
-_OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format", "sandbox")
+_OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format", "sandbox", "floor", "exempt", "gold")
 
 
 class ToolEnv(TextEnv):
@@ -80,6 +81,13 @@ class ToolEnv(TextEnv):
     """Total reward from which on the outcome is correct."""
     holdout: float = 0.125
     """Share of the questions, by their hash, that are the split "test"; 0: both splits are everything."""
+    gold: str = "gold"
+    """The reward's component that tells true success, where there is one (best at weight 0): a run warns when the
+    reward parts from it."""
+    floor: float = 0.0
+    """Total reward that cheap players may have at most: `agentgym validate` holds the env to it."""
+    exempt: Mapping[str, str] = {}
+    """What `agentgym validate` is not to hold the env to: "check" or "check:kind" -> the reason."""
 
     def __init__(
         self,
@@ -106,6 +114,7 @@ class ToolEnv(TextEnv):
         self._ended = True
         self._paid: dict[str, float] = {}
         self._deadline = 0.0
+        self._beginning: Beginning | None = None
         own = type(self)
         if tasks is None and not data and own.make_tasks is ToolEnv.make_tasks:
             raise ConfigError(f"{own.__name__} has no tasks: give tasks=[...], or data= a JSONL file")
@@ -210,6 +219,7 @@ class ToolEnv(TextEnv):
             episode.sandbox_settings = {**self.sandbox, **task.metadata.get("sandbox", {})}
         self._ended = False
         self._paid = {}
+        self._beginning = Beginning(seed, options or {})
         began = perf_counter()
         self._deadline = began + self.timeout
         with boundary(EnvFault, "setup"):
@@ -258,6 +268,30 @@ class ToolEnv(TextEnv):
         finally:
             if self.toolset.sources:
                 await self.toolset.close(self)
+
+    async def aget_state(self) -> EnvState:
+        """The episode under way, saved: see `agentgym.envs.state`. Raises `EnvFault`."""
+        return await save(self)
+
+    async def aset_state(self, state: EnvState) -> None:
+        """Go on from a saved episode, of this env or another of the same kind. Raises `EnvFault`."""
+        await restore(self, state)
+
+    def get_state(self) -> EnvState:
+        """`aget_state`, for ordinary code."""
+        return self._drive(self.aget_state())
+
+    def set_state(self, state: EnvState) -> None:
+        """`aset_state`, for ordinary code."""
+        self._drive(self.aset_state(state))
+
+    def fork(self, count: int = 1) -> list[Self]:
+        """`count` other envs in the state of this one, each to go its own way."""
+        state = self.get_state()
+        others = [self.fresh() for _ in range(count)]
+        for other in others:
+            other.set_state(state)
+        return others
 
     def _needs_loop(self) -> bool:
         own = type(self)

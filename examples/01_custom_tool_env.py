@@ -28,7 +28,7 @@ def task(train: str, n: int, careful: bool) -> ag.Task:  # a tiny model begins w
 TASKS = [task(train, n, careful) for train in FREE for n in (1, 2, 3) for careful in (True, False)]
 
 
-@ag.register("Bookings-v0", tools=[seats, book], tasks=TASKS, max_turns=4, holdout=0)
+@ag.register("Bookings-v0", tools=[seats, book], tasks=TASKS, max_turns=4, holdout=0, exempt={"gold": "half forget"})
 def bookings(task: ag.Task, answer: str, episode: ag.Episode) -> float:
     booked = episode.state.get("booked") == task.answer
     return 0.5 * booked + 0.5 * (booked and answer.strip() == "{}-{}".format(*task.answer))

@@ -101,3 +101,8 @@ async def create(backend: str | SandboxBackend = "local", **spec: Any) -> Sandbo
     """
     source = shared_backend(backend) if isinstance(backend, str) else backend
     return await source.create(make_spec(**spec))
+
+
+def lent() -> int:
+    """How many sandboxes of this event loop's shared pools are on loan."""
+    return sum(pool.stats.lent for pool in _pools.get(asyncio.get_running_loop(), {}).values())

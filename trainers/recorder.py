@@ -14,6 +14,7 @@ from agentgym.rollout.worker import peak_mem
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.accounting import Accounts
 from agentgym.trainers.evaluation import shown, unscored_remark
+from agentgym.trainers.gold import GoldWatch
 from agentgym.trainers.loop import Loop
 from agentgym.trainers.tally import Tally
 from agentgym.types import Group
@@ -29,6 +30,7 @@ class Recorder:
     tally: Tally
     failure_budget: float
     """Share of unscored episodes of a step beyond which the run is ended."""
+    gold: GoldWatch = field(default_factory=GoldWatch)
     accounts: Accounts = field(default_factory=Accounts)
 
     def step(
@@ -38,6 +40,7 @@ class Recorder:
         began, cpu_began = time.perf_counter(), time.process_time()
         tally = self.tally
         tally.count(metrics)
+        metrics |= self.gold.metrics(groups)
         self.folder.write_trajectories(f"step-{loop.step:05d}", [t for group in groups for t in group.trajectories])
         for row in ledger:
             self.folder.append("ledger.jsonl", row)
@@ -48,11 +51,18 @@ class Recorder:
         metrics |= {f"peak_mem/{name}": value for name, value in tally.peak_mem.items()}
         metrics["rl_cpu_s"] = tally.rl_cpu_s
         metrics["time/record"] = time.perf_counter() - began
+        self._warn(loop.step, metrics, groups)
         self.metrics.log(metrics, loop.step)
         self.reporter.metrics(metrics, loop.step)
         self.reporter.episode(groups[-1].trajectories[0])
         self.reporter.advance(loop.step, reward=shown(metrics["reward/mean"]), success=shown(metrics["success"]))
         self._guard(loop.step, metrics, groups)
+
+    def _warn(self, step: int, metrics: dict[str, Any], groups: Sequence[Group]) -> None:
+        if told := self.gold.warnings(groups, step):
+            metrics["warnings"] = told
+            for text in told:
+                self.reporter.note(f"warning: {text}")
 
     def _guard(self, step: int, metrics: dict[str, Any], groups: Sequence[Group]) -> None:
         share = metrics["unscored"] / max(1, metrics["trajectories"])

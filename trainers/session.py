@@ -33,6 +33,7 @@ from agentgym.trainers.evaluation import (
 )
 from agentgym.trainers.frontier import Frontier, TaskSource
 from agentgym.trainers.gap import GapProbe
+from agentgym.trainers.gold import GoldWatch
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
@@ -161,7 +162,8 @@ class Session:
         cpu_began = self._cpu(loop.rollouts)
         rl_cpu_before = self.tally.rl_cpu_s
         loop.publish()
-        recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, config.rollout.failure_budget)
+        budget, watch = config.rollout.failure_budget, GoldWatch(self._gold, self.tally.warned)
+        recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, budget, watch)
         recorder.accounts.begin(loop.rollouts.stats())
         while self.step < steps:
             groups, ledger, metrics = loop.run_step()
@@ -287,12 +289,14 @@ class Session:
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
         self._sources = []
+        self._gold: dict[str, str] = {}
         for spec in self.config.all_envs:
             env = self._make_env(spec.label)
             with users_code(f"env.id = {spec.id!r}: its tasks cannot be made"):
                 tasks = env.tasks("train")
             if not len(tasks):
                 raise ConfigError(f"env.id = {spec.id!r}: has no training tasks")
+            self._gold[spec.label] = str(getattr(env, "gold", "gold"))
             kinds = [task.kind for task in tasks]
             self._sources.append(TaskSource(spec.label, [task.id for task in tasks], spec.weight, kinds))
 

@@ -24,6 +24,8 @@ class Tally:
     sft_steps: int = 0
     sft_loss: float | None = None
     warm: bool = False
+    warned: list[dict[str, Any]] = field(default_factory=list)
+    """Where the reward parted from an env's gold (`trainers.gold`)."""
 
     def count(self, metrics: Mapping[str, Any]) -> None:
         """Add a step's."""
@@ -52,6 +54,7 @@ class Tally:
             "trajectories_per_cpu_s": self.trajectories / self.rl_cpu_s if self.rl_cpu_s else None,
             "logprob_gap_max": self.gap,
             "unscored": self.unscored,
+            "warnings": self.warned,
             "peak_mem_mib": {name: round(value) for name, value in self.peak_mem.items()},
         }
 

@@ -24,6 +24,8 @@ def headline(summary: Mapping[str, Any]) -> dict[str, Any]:
     rows["trajectories per CPU-second"] = summary.get("trajectories_per_cpu_s")
     rows["largest logprob gap"] = summary.get("logprob_gap_max")
     rows["unscored episodes"] = summary.get("unscored")
+    for row in summary.get("warnings") or ():
+        rows[f"reward and {row['component']} apart"] = f"{row['reward']:.2f}, {row['gold']:.2f} (step {row['step']})"
     return {name: value for name, value in rows.items() if value is not None}
 
 
