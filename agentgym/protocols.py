@@ -99,9 +99,7 @@ class Env(Protocol):
 class GroupScorer(Protocol):
     """What an env may have besides: pay that depends on how the other episodes of the task went."""
 
-    async def score_group(
-        self, trajectories: Sequence[Trajectory], options: Mapping[str, Any]
-    ) -> Sequence[GroupPay]:
+    async def score_group(self, trajectories: Sequence[Trajectory], options: Mapping[str, Any]) -> Sequence[GroupPay]:
         """One pay for each of a task's scored episodes, after the last of them has ended; outcomes stay as they are.
 
         options: those that the episodes were reset with. It is called on any instance, perhaps while that plays

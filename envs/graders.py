@@ -1,4 +1,5 @@
-"""Graders by name, for a recipe's `env.rewards`: further parts of any env's reward, without code.
+"""Graders by name, for a recipe's `env.rewards`: further parts of any env's reward, without code. They change what
+is paid, never whether an episode counts as a success.
 
     [env]
     rewards = { efficiency = 0.2, agreement = 0.0 }                  # name = weight; 0: a metric
@@ -16,7 +17,11 @@ from agentgym.envs.rubric import Component
 from agentgym.errors import ConfigError
 
 NAMED: dict[str, tuple[str, bool]] = {
+    "agreement": ("agentgym.envs.verifiers.consistency:Agreement", True),
+    "consistency": ("agentgym.envs.verifiers.consistency:Consistency", False),
     "efficiency": ("agentgym.envs.verifiers.efficiency:Efficiency", True),
+    "judge": ("agentgym.envs.verifiers.judge:Judge", False),
+    "rank": ("agentgym.envs.verifiers.judge:RankJudge", True),
 }
 """Where a grader is made, and whether it compares the episodes of a group."""
 

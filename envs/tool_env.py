@@ -241,9 +241,7 @@ class ToolEnv(TextEnv):
         """End the episode from outside, for a limit the env does not know, and score what is there."""
         return await self._end(self._under_way(), reason, (), None)
 
-    async def score_group(
-        self, trajectories: Sequence[Trajectory], options: Mapping[str, Any]
-    ) -> Sequence[GroupPay]:
+    async def score_group(self, trajectories: Sequence[Trajectory], options: Mapping[str, Any]) -> Sequence[GroupPay]:
         """What the parts of the reward that compare a task's episodes pay each of them."""
         if not self.rubric.has_groups:
             return [GroupPay() for _ in trajectories]
@@ -327,7 +325,7 @@ class ToolEnv(TextEnv):
             truncated=not reason.terminated,
             stop_reason=reason,
             components=components,
-            outcome=Outcome.correct if rubric.total(components) >= self.success - 1e-9 else Outcome.incorrect,
+            outcome=self._outcome(components),
             tags=tuple(episode.tags),
             metrics={
                 "tool_calls": len(episode.calls),
@@ -335,3 +333,9 @@ class ToolEnv(TextEnv):
                 **episode.metrics,
             },
         )
+
+    def _outcome(self, components: Mapping[str, float]) -> Outcome:
+        """By the env's own reward: what a configuration adds to it makes no answer right."""
+        more = [part.name for part in self._more_parts]
+        own = {name: value for name, value in components.items() if name not in more} if more else components
+        return Outcome.correct if self.rubric.total(own) >= self.success - 1e-9 else Outcome.incorrect

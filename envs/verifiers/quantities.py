@@ -1,0 +1,107 @@
+"""The numbers and other checkable facts of a text: `$1,200.50`, `1.2k`, `15%`, `12kg`, `HAT-123`, `2024-05-15`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_CHARS = 200_000
+"""Of a text; what lies beyond is not read."""
+_SCALES = {"k": 10**3, "K": 10**3, "M": 10**6, "bn": 10**9, "B": 10**9}
+_WORDS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_UNITS = "kg|g|mg|km|m|cm|mm|s|ms|h|hr|hrs|min|mins|GB|MB|KB|TB|lb|lbs|oz|st|nd|rd|th|x"
+_TOKEN = re.compile(
+    rf"""
+    (?P<link>https?://[^\s<>"')\]]+|[\w.+-]+@[\w-]+\.[\w.-]*\w)
+    |(?P<stamp>\b\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?|\b\d{{1,2}}:\d\d(?::\d\d)?\b|\bv?\d+(?:\.\d+){{2,}}\b)
+    |(?<![\w.])(?P<sign>(?<![\w)\]}}])[-+\u2212])?(?P<currency>[$€£])?
+      (?P<digits>\d{{1,3}}(?:,\d{{3}})+|\d{{1,40}})(?P<decimals>\.\d{{1,40}})?(?P<exponent>[eE][-+]?\d{{1,2}})?
+      (?:(?P<scale>bn|[kKMB])|(?P<unit>{_UNITS})|\s?(?P<percent>%)|\s(?P<word>{"|".join(_WORDS)}))?(?![\w])(?!\.\d)
+    |(?P<code>\#?(?=[\w-]*\d)(?=[\w-]*[^\W\d_]|\d)\w+(?:-\w+)*)
+    """,
+    re.VERBOSE,
+)
+# "1. Pears", "2) plums", "Step 3:" number the lines of an answer and say nothing
+_MARKER = re.compile(
+    r"^[ \t>*-]*(?:(?:\#+ *)?(?:step|part|option) +)?\d{1,2}(?:[.):](?=\s|$))", re.MULTILINE | re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number as it was written. `step` is the worth of its last digit, by which a rounded one is known: 1.2k has 100.
+
+    `signed`: a sign was written. `unit`: `$`, `%` or letters that were attached.
+    """
+
+    value: Fraction
+    step: Fraction
+    text: str
+    start: int
+    end: int
+    unit: str = ""
+    signed: bool = False
+
+    @property
+    def forms(self) -> tuple[Fraction, ...]:
+        """What it may be written as: 15% is 15 and 0.15; 1.5 k is only 1500."""
+        return (self.value, self.value / 100) if self.unit == "%" else (self.value,)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A token that is to be found as it is: an order's number, date, time, version, address."""
+
+    text: str
+    start: int
+
+    @property
+    def key(self) -> str:
+        return self.text.casefold().lstrip("#")
+
+
+def read_facts(text: str) -> tuple[list[Quantity], list[Code]]:
+    """The numbers and codes of a text, in order. Numbers of list items and steps are left out."""
+    quantities: list[Quantity] = []
+    codes: list[Code] = []
+    for fact in _facts(text):
+        if isinstance(fact, Quantity):
+            quantities.append(fact)
+        else:
+            codes.append(fact)
+    return quantities, codes
+
+
+def _facts(text: str) -> Iterator[Quantity | Code]:
+    text = text[:MAX_CHARS].replace("{,}", ",")
+    text = _MARKER.sub(lambda found: " " * len(found.group()), text)
+    for match in _TOKEN.finditer(text):
+        yield _quantity(match) if match["digits"] else Code(match.group(), match.start())
+
+
+def _quantity(match: re.Match[str]) -> Quantity:
+    decimals = match["decimals"] or ""
+    scale = Fraction(10) ** int((match["exponent"] or "e0")[1:])
+    scale *= _SCALES.get(match["scale"], 1) * _WORDS.get(match["word"], 1)
+    value = Fraction(match["digits"].replace(",", "") + decimals) * scale
+    step = Fraction(1, 10 ** max(0, len(decimals) - 1)) * scale
+    unit = match["currency"] or match["percent"] or match["unit"] or ""
+    negative = match["sign"] in ("-", "\u2212")
+    return Quantity(
+        -value if negative else value, step, match.group(), match.start(), match.end(), unit, bool(match["sign"])
+    )
+
+
+def agrees(claim: Quantity, seen: Quantity) -> bool:
+    """Whether a claimed number is one that was seen: equal; rounded from one that was written more finely, by at most
+    5%; or its size where the claim has no sign (a loss of 5 for -5)."""
+    for a in claim.forms:
+        for b in seen.forms:
+            b = abs(b) if not claim.signed else b
+            if a == b:
+                return True
+            if seen.step < claim.step and abs(a - b) <= claim.step / 2 and abs(a - b) * 20 <= abs(b):
+                return True
+    return False
