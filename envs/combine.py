@@ -85,7 +85,7 @@ async def _ask(grader: Reward, task: Task, answer: str, episode: Episode) -> flo
             value = await value
     number = to_number(name, value)
     if not 0 <= number <= 1:
-        raise ConfigError(f"grader {name!r} gave {number:g}: graders that are combined give values from 0 to 1")
+        raise VerifierFault(f"grader {name!r} gave {number:g}: graders that are combined give values from 0 to 1")
     return number
 
 

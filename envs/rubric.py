@@ -120,6 +120,8 @@ class Rubric:
                     await checkpoint()
                     value = await value
             _put(values, part.name, value)
+            if isinstance(value, Verdict) and value.reason:
+                episode.reasons[part.name] = value.reason
         return values
 
 

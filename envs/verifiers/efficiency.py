@@ -4,9 +4,9 @@ Kimi k1.5 (arXiv 2501.12599, section 2.3.3) pays episode i of a group, of length
 
     lambda_i = 0.5 - (l_i - l_min) / (l_max - l_min)   if it is right, and min(0, lambda_i) if it is wrong,
 
-l_min and l_max over the whole group. Here, as in ShorterBetter (arXiv 2504.21370), only the right ones are compared: a short
-wrong answer neither earns anything nor sets the mark. And the pay is never negative, so that no weight of it can put a
-right answer below a wrong one:
+l_min and l_max over the whole group (0 where they are equal). Here, as in ShorterBetter (arXiv 2504.21370), only the
+right ones are compared: a short wrong answer neither earns anything nor sets the mark. And the pay is never negative,
+so that no weight of it can put a right answer below a wrong one:
 
     pay_i = 1 - (l_i - l_min) / (l_max - l_min)   if it is right, else 0;   l_min, l_max over the right ones
 

@@ -1,4 +1,4 @@
-"""Is the answer the JSON that was asked for? Found in the text, checked against a schema or compared with a gold one."""
+"""Is the answer the JSON that was asked for? Found in the text, held against a schema or a gold value."""
 
 from __future__ import annotations
 

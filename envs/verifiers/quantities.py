@@ -15,7 +15,8 @@ _UNITS = "kg|g|mg|km|m|cm|mm|s|ms|h|hr|hrs|min|mins|GB|MB|KB|TB|lb|lbs|oz|st|nd|
 _TOKEN = re.compile(
     rf"""
     (?P<link>https?://[^\s<>"')\]]+|[\w.+-]+@[\w-]+\.[\w.-]*\w)
-    |(?P<stamp>\b\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?|\b\d{{1,2}}:\d\d(?::\d\d)?\b|\bv?\d+(?:\.\d+){{2,}}\b)
+    |(?P<stamp>\b\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?
+      |\b\d{{1,2}}:\d\d(?::\d\d)?\b|\bv?\d+(?:\.\d+){{2,}}\b)
     |(?<![\w.])(?P<sign>(?<![\w)\]}}])[-+\u2212])?(?P<currency>[$€£])?
       (?P<digits>\d{{1,3}}(?:,\d{{3}})+|\d{{1,40}})(?P<decimals>\.\d{{1,40}})?(?P<exponent>[eE][-+]?\d{{1,2}})?
       (?:(?P<scale>bn|[kKMB])|(?P<unit>{_UNITS})|\s?(?P<percent>%)|\s(?P<word>{"|".join(_WORDS)}))?(?![\w])(?!\.\d)

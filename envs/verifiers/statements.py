@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from agentgym.envs.verifiers.quantities import Quantity, agrees, read_facts
@@ -35,7 +36,8 @@ _VERBS = {
     **dict.fromkeys(("scores", "scored"), "score"),
 }
 _CLAIM = re.compile(
-    r"(?P<left>[^=:?!;]{1,120}?)\s*(?P<verb>=|:|\b(?:is|are|equals|has|have|totals|comes to|costs?|weighs?|takes?|lasts?|scored?s?)\b)"
+    r"(?P<left>[^=:?!;]{1,120}?)\s*"
+    r"(?P<verb>=|:|\b(?:is|are|equals|has|have|totals|comes to|costs?|weighs?|takes?|lasts?|scored?s?)\b)"
     r"\s*(?:exactly |now |only |just |equal to )*(?=[-+$€£\u2212]?\d)",
     re.IGNORECASE,
 )
@@ -245,7 +247,7 @@ def _statement(clause: str, opening: str, sentence: str) -> Statement | None:
 
 
 def _tool_statements(name: str, arguments: Mapping[str, Any], text: str) -> Iterator[Statement]:
-    """What a result states: a bare number of what the call's arguments name, or JSON's fields of what its names name."""
+    """What a result states: a bare number, of what the call's arguments name; or the fields of JSON."""
     shown = f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())}) -> {text[:100]}"
     try:
         value = json.loads(text)
@@ -326,7 +328,7 @@ def _wrong_sums(text: str) -> Iterator[tuple[str, str]]:
     """(what stands there, what is right) of `37*4 = 150`."""
     for match in _EQUATION.finditer(text[:20_000]):
         parts = [part.strip(" .,\n") for part in match.group().replace("\u00d7", "*").replace("\u00f7", "/").split("=")]
-        for left, right in zip(parts, parts[1:], strict=False):
+        for left, right in pairwise(parts):
             value, claims = evaluate(left), read_facts(right)[0]
             if value is None or len(claims) != 1 or not re.search(r"\d\s*[*/+^-]", left):
                 continue

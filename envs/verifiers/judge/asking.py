@@ -7,10 +7,9 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from agentgym.engines.endpoint import ChatEndpoint, check_url
-from agentgym.errors import ConfigError, EngineFault, VerifierFault
+from agentgym.errors import ConfigError, EngineFault, ModelError, VerifierFault
 from agentgym.tools.driving import checkpoint
 from agentgym.types import SamplingParams
 
@@ -51,8 +50,7 @@ class Asker:
         self._url, self._model, self._key_env = url, model, key_env
         self._timeout, self._retries, self._tries = timeout, retries, tries
         self._temperature, self._max_tokens, self._at_once = temperature, max_tokens, at_once
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[ChatEndpoint, asyncio.Semaphore]]
-        self._clients = WeakKeyDictionary()
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[ChatEndpoint, asyncio.Semaphore]] = {}
         self._cache: dict[tuple[str, str, int], Any] | None = {} if cache else None
 
     async def ask(self, system: str, user: str, read: Callable[[str], T], seed: int = 0) -> T:
@@ -93,18 +91,23 @@ class Asker:
         """Connections belong to the event loop that they were made on."""
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            key = os.environ.get(self._key_env, "")
-            made = await asyncio.to_thread(
-                ChatEndpoint,
+            made = await asyncio.to_thread(self._connect)
+            self._clients = {one: client for one, client in self._clients.items() if not one.is_closed()}
+            self._clients.setdefault(loop, (made, asyncio.Semaphore(self._at_once)))
+        return self._clients[loop]
+
+    def _connect(self) -> ChatEndpoint:
+        try:
+            return ChatEndpoint(
                 self._url,
                 self._model,
-                key=key,
+                key=os.environ.get(self._key_env, ""),
                 timeout=self._timeout,
                 retries=self._retries,
                 slots=self._at_once,
             )
-            self._clients.setdefault(loop, (made, asyncio.Semaphore(self._at_once)))
-        return self._clients[loop]
+        except ModelError as e:  # it may be back for the next episode; a run stops by its own budget of failures
+            raise VerifierFault(f"judge: {e}") from None
 
 
 def quoted(parts: Mapping[str, str]) -> tuple[str, str]:

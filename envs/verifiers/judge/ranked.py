@@ -71,8 +71,8 @@ class RankJudge:
         mark, user = quoted(parts)
         system = (
             f"You rank {len(order)} answers to one task, {', '.join(labels)}. Their order means nothing.\n\n"
-            f"{data_rule(mark)}\n\nWhat is better:\n{self._rubric}\n\nThink briefly, then end with one line and nothing "
-            "after it, best first, > between a better and a worse one, = between equals:\n"
+            f"{data_rule(mark)}\n\nWhat is better:\n{self._rubric}\n\nThink briefly, then end with one line and "
+            "nothing after it, best first, > between a better and a worse one, = between equals:\n"
             f"Ranking: {' > '.join(labels[::-1])}\nwith every letter once."
         )
         found = await self._asker.ask(system, user, lambda reply: read_ranking(reply, labels))
