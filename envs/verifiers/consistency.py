@@ -120,7 +120,7 @@ def final_answer(text: str) -> str:
     if not lines:
         return ""
     chosen = next((found[-1] for pattern in _FINAL if (found := pattern.findall(text))), lines[-1])
-    quantities, codes = read_facts(chosen)
+    quantities, codes = read_facts(chosen, piece=True)
     words = re.sub(r"[^\w\s]", " ", chosen.casefold()).split()
     if len(quantities) == 1 and not codes and len(words) <= 4:
         return _canonical(quantities[0])

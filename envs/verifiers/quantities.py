@@ -6,21 +6,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
-MAX_CHARS = 200_000
+MAX_CHARS = 50_000
 """Of a text; what lies beyond is not read."""
+MAX_FACTS = 5_000
+"""Of a text, likewise."""
 _SCALES = {"k": 10**3, "K": 10**3, "M": 10**6, "bn": 10**9, "B": 10**9}
 _WORDS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _UNITS = "kg|g|mg|km|m|cm|mm|s|ms|h|hr|hrs|min|mins|GB|MB|KB|TB|lb|lbs|oz|st|nd|rd|th|x"
 _TOKEN = re.compile(
     rf"""
-    (?P<link>https?://[^\s<>"')\]]+|[\w.+-]+@[\w-]+\.[\w.-]*\w)
+    (?P<link>https?://[^\s<>"')\]]{{1,500}}|(?<![\w.+-])[\w.+-]{{1,64}}@[\w-]{{1,64}}\.[\w.-]{{0,64}}\w)
     |(?P<stamp>\b\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?
       |\b\d{{1,2}}:\d\d(?::\d\d)?\b|\bv?\d+(?:\.\d+){{2,}}\b)
     |(?<![\w.])(?P<sign>(?<![\w)\]}}])[-+\u2212])?(?P<currency>[$€£])?
       (?P<digits>\d{{1,3}}(?:,\d{{3}})+|\d{{1,40}})(?P<decimals>\.\d{{1,40}})?(?P<exponent>[eE][-+]?\d{{1,2}})?
       (?:(?P<scale>bn|[kKMB])|(?P<unit>{_UNITS})|\s?(?P<percent>%)|\s(?P<word>{"|".join(_WORDS)}))?(?![\w])(?!\.\d)
-    |(?P<code>\#?(?=[\w-]*\d)(?=[\w-]*[^\W\d_]|\d)\w+(?:-\w+)*)
+    |(?P<code>(?<![\w-])\#?(?=[\w-]{{0,64}}\d)\w{{1,64}}(?:-\w{{1,64}}){{0,8}})
     """,
     re.VERBOSE,
 )
@@ -63,11 +66,15 @@ class Code:
         return self.text.casefold().lstrip("#")
 
 
-def read_facts(text: str) -> tuple[list[Quantity], list[Code]]:
-    """The numbers and codes of a text, in order. Numbers of list items and steps are left out."""
+def read_facts(text: str, *, piece: bool = False) -> tuple[list[Quantity], list[Code]]:
+    """The numbers and codes of a text, in order. Numbers of list items and steps are left out, but for a `piece` of a
+    line, in which "37." is no list's."""
     quantities: list[Quantity] = []
     codes: list[Code] = []
-    for fact in _facts(text):
+    text = text[:MAX_CHARS].replace("{,}", ",")
+    if not piece:
+        text = _MARKER.sub(lambda found: " " * len(found.group()), text)
+    for fact in islice(_facts(text), MAX_FACTS):
         if isinstance(fact, Quantity):
             quantities.append(fact)
         else:
@@ -76,18 +83,16 @@ def read_facts(text: str) -> tuple[list[Quantity], list[Code]]:
 
 
 def _facts(text: str) -> Iterator[Quantity | Code]:
-    text = text[:MAX_CHARS].replace("{,}", ",")
-    text = _MARKER.sub(lambda found: " " * len(found.group()), text)
     for match in _TOKEN.finditer(text):
         yield _quantity(match) if match["digits"] else Code(match.group(), match.start())
 
 
 def _quantity(match: re.Match[str]) -> Quantity:
     decimals = match["decimals"] or ""
-    scale = Fraction(10) ** int((match["exponent"] or "e0")[1:])
-    scale *= _SCALES.get(match["scale"], 1) * _WORDS.get(match["word"], 1)
-    value = Fraction(match["digits"].replace(",", "") + decimals) * scale
-    step = Fraction(1, 10 ** max(0, len(decimals) - 1)) * scale
+    step = Fraction(_SCALES.get(match["scale"], 1) * _WORDS.get(match["word"], 1), 10 ** max(0, len(decimals) - 1))
+    if match["exponent"]:
+        step *= Fraction(10) ** int(match["exponent"][1:])
+    value = int(match["digits"].replace(",", "") + decimals[1:]) * step
     unit = match["currency"] or match["percent"] or match["unit"] or ""
     negative = match["sign"] in ("-", "\u2212")
     return Quantity(

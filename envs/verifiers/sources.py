@@ -90,7 +90,7 @@ class Sources:
         self._add(text, json.dumps(arguments, ensure_ascii=False, default=str))
 
     def _knows_operands(self, expression: str) -> bool:
-        operands = read_facts(spaced(expression))[0]
+        operands = read_facts(spaced(expression), piece=True)[0]
         known = [self.has_quantity(operand) for operand in operands]
         return any(known) and all(
             seen or operand.value in CONSTANTS for seen, operand in zip(known, operands, strict=True)

@@ -53,96 +53,22 @@ _ATTRIBUTES = {
     },
 }
 _FILLER = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "for",
-        "in",
-        "on",
-        "at",
-        "by",
-        "to",
-        "from",
-        "with",
-        "per",
-        "each",
-        "every",
-        "one",
-        "this",
-        "that",
-        "these",
-        "those",
-        "it",
-        "its",
-        "their",
-        "his",
-        "her",
-        "my",
-        "your",
-        "our",
-        "there",
-        "here",
-        "he",
-        "she",
-        "they",
-        "we",
-        "i",
-        "you",
-        "is",
-        "are",
-        "be",
-        "been",
-        "has",
-        "have",
-        "had",
-        "do",
-        "does",
-        "exact",
-        "current",
-        "also",
-        "still",
-        "again",
-        "thus",
-        "hence",
-        "therefore",
-        "however",
-        "first",
-        "second",
-        "next",
-        "finally",
-        "item",
-        "product",
-        "value",
-        "what",
-        "get",
-        "got",
-        "know",
-        "see",
-        "found",
-        "find",
-        "says",
-        "say",
-        "said",
-        "shows",
-        "show",
-        "tool",
-        "result",
-        "as",
-        "so",
-        "only",
-        "just",
-        "very",
-        "all",
-        "both",
-        "please",
-        "note",
-    ]
+    (
+        *("a", "an", "the", "of", "for", "in", "on", "at", "by", "to", "from", "with", "per", "each", "every", "one"),
+        *("this", "that", "these", "those", "it", "its", "their", "his", "her", "my", "your", "our", "there", "here"),
+        *("he", "she", "they", "we", "i", "you", "is", "are", "be", "been", "has", "have", "had", "do", "does"),
+        *("exact", "current", "also", "still", "again", "thus", "hence", "therefore", "however", "first", "second"),
+        *("next", "finally", "item", "product", "value", "what", "get", "got", "know", "see", "found", "find", "says"),
+        *("say", "said", "shows", "show", "tool", "result", "as", "so", "only", "just", "very", "all", "both", "now"),
+        *("note", "please", "later"),
+    )
 )
 _PRONOUNS = frozenset(["it", "this", "that", "he", "she", "they", "there", "these", "those"])
 _WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\#?\w*\d\w*", re.IGNORECASE)
-_EQUATION = re.compile(r"(?<![\w.)])[\d(][\d\s.,()+*/^%\u00d7\u00f7-]*(?:=\s*[-$]?[\d(][\d\s.,()+*/^%\u00d7\u00f7-]*)+")
+_RIGHT = re.compile(r"\s{0,9}[-+]?\$?[\d(][\d\s.,()+*/^%-]{0,200}")
+_ARITHMETIC = frozenset("0123456789 .,()+*/^%-")
+MAX_EQUATIONS = 200
+"""Of a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +135,7 @@ def read_statements(text: str) -> Iterator[Statement]:
 def _clauses(sentence: str) -> tuple[list[str], str]:
     """The clauses, and words that open the sentence and hold for all of it ("On Monday, ...")."""
     # the colon of "pear: 37" and the comma of 1,200 part nothing
-    parts = _CLAUSE.split(re.sub(r":(?=\s*[-$€£]?\d)", " = ", re.sub(r"(?<=\d),(?=\d{3})", "", sentence)))
+    parts = _CLAUSE.split(re.sub(r"(?<=[^\W\d]):(?=\s*[-$€£]?\d)", " = ", re.sub(r"(?<=\d),(?=\d{3})", "", sentence)))
     first = parts[0].split()
     opens = (
         len(parts) > 1 and bool(first) and first[0].casefold() in ("on", "in", "at", "for", "after", "before", "from")
@@ -221,7 +147,7 @@ def _statement(clause: str, opening: str, sentence: str) -> Statement | None:
     claim = _CLAIM.search(clause)
     if claim is None:
         return None
-    quantities, _ = read_facts(clause[claim.end() :])
+    quantities, _ = read_facts(clause[claim.end() :], piece=True)
     if not quantities or quantities[0].start > 0:
         return None
     quantity = quantities[0]
@@ -326,15 +252,32 @@ def _units_fit(one: Statement, other: Statement) -> bool:
 
 def _wrong_sums(text: str) -> Iterator[tuple[str, str]]:
     """(what stands there, what is right) of `37*4 = 150`."""
-    for match in _EQUATION.finditer(text[:20_000]):
-        parts = [part.strip(" .,\n") for part in match.group().replace("\u00d7", "*").replace("\u00f7", "/").split("=")]
-        for left, right in pairwise(parts):
-            value, claims = evaluate(left), read_facts(right)[0]
-            if value is None or len(claims) != 1 or not re.search(r"\d\s*[*/+^-]", left):
-                continue
-            exact = read_facts(repr(value) if isinstance(value, int) else f"{value:.10f}")[0]
-            if exact and not agrees(claims[0], exact[0]):
-                yield f"{left} = {right}", f"{left} = {value:g}" if isinstance(value, float) else f"{left} = {value}"
+    parts = text.replace("\u00d7", "*").replace("\u00f7", "/").split("=", MAX_EQUATIONS)
+    for i, (before, after) in enumerate(pairwise(parts)):
+        left, right = _sum_before(before), _RIGHT.match(after)
+        chained = i > 0 and before.strip(" .,") == left
+        if (
+            right is None
+            or not (chained or re.search(r"\d\s*[*/+^-]", left))
+            or re.search(r"\d\s*[*/+^-]\s*[\d(]", right.group())
+        ):
+            continue
+        value, claims = evaluate(left), read_facts(after[:80].strip(), piece=True)[0][:1]
+        if value is None or not claims:
+            continue
+        exact = read_facts(str(value) if isinstance(value, int) else f"{value:.10f}", piece=True)[0]
+        if exact and not agrees(claims[0], exact[0]):
+            yield f"{left} = {claims[0].text.strip()}", f"{left} = {value if isinstance(value, int) else f'{value:g}'}"
+
+
+def _sum_before(text: str) -> str:
+    """The arithmetic that a text ends with, of at most 200 characters; none where it goes on to the left by a name."""
+    start = len(text)
+    while start and len(text) - start < 200 and text[start - 1] in _ARITHMETIC:
+        start -= 1
+    named = start > 0 and (text[start - 1].isalnum() or text[start - 1] == "_") and text[start : start + 1] != " "
+    found = text[start:].strip(" .,")
+    return "" if named or found[:1] in ("+", "*", "/", "^", "%") else found
 
 
 def _words(text: str) -> list[str]:
