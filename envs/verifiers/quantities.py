@@ -15,11 +15,19 @@ MAX_FACTS = 5_000
 _SCALES = {"k": 10**3, "K": 10**3, "M": 10**6, "bn": 10**9, "B": 10**9}
 _WORDS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _UNITS = "kg|g|mg|km|m|cm|mm|s|ms|h|hr|hrs|min|mins|GB|MB|KB|TB|lb|lbs|oz|st|nd|rd|th|x"
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = (
+    "(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    "|nov(?:ember)?|dec(?:ember)?)"
+)
 _TOKEN = re.compile(
     rf"""
     (?P<link>https?://[^\s<>"')\]]{{1,500}}|(?<![\w.+-])[\w.+-]{{1,64}}@[\w-]{{1,64}}\.[\w.-]{{0,64}}\w)
-    |(?P<stamp>\b\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?
-      |\b\d{{1,2}}:\d\d(?::\d\d)?\b|\bv?\d+(?:\.\d+){{2,}}\b)
+    |(?P<date>(?<!\d)(?P<year>\d{{4}})-(?P<month>\d\d)-(?P<day>\d\d)(?!\d))
+    |(?P<named>\b(?:(?P<month1>{_MONTH})\s+(?P<day1>\d{{1,2}})(?:st|nd|rd|th)?
+      |(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month2>{_MONTH}))\b(?!:)(?:,?\s+(?P<year1>\d{{4}})\b)?)
+    |(?P<time>(?<![\d:])(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?P<second>:\d\d)?(?![\d:])(?:\s?(?P<half>[AaPp])\.?[Mm]\b)?)
+    |(?P<version>\bv?\d+(?:\.\d+){{2,}}\b)
     |(?<![\w.])(?P<sign>(?<![\w)\]}}])[-+\u2212])?(?P<currency>[$€£])?
       (?P<digits>\d{{1,3}}(?:,\d{{3}})+|\d{{1,40}})(?P<decimals>\.\d{{1,40}})?(?P<exponent>[eE][-+]?\d{{1,2}})?
       (?:(?P<scale>bn|[kKMB])|(?P<unit>{_UNITS})|\s?(?P<percent>%)|\s(?P<word>{"|".join(_WORDS)}))?(?![\w])(?!\.\d)
@@ -56,14 +64,19 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A token that is to be found as it is: an order's number, date, time, version, address."""
+    """A token that is to be found as it is: an order's number, date, time, version, address.
+
+    `key` is the same for all its writings: `W23` of #w23, `2024-05-20` of May 20th, 2024, `22:00` of 10:00 pm.
+    """
 
     text: str
     start: int
+    key: str
 
     @property
-    def key(self) -> str:
-        return self.text.casefold().lstrip("#")
+    def keys(self) -> tuple[str, ...]:
+        """What it may be called where it is a source: a date also without its year."""
+        return (self.key, self.key[5:]) if re.fullmatch(r"\d{4}-\d\d-\d\d", self.key) else (self.key,)
 
 
 def read_facts(text: str, *, piece: bool = False) -> tuple[list[Quantity], list[Code]]:
@@ -84,7 +97,23 @@ def read_facts(text: str, *, piece: bool = False) -> tuple[list[Quantity], list[
 
 def _facts(text: str) -> Iterator[Quantity | Code]:
     for match in _TOKEN.finditer(text):
-        yield _quantity(match) if match["digits"] else Code(match.group(), match.start())
+        yield _quantity(match) if match["digits"] else Code(match.group(), match.start(), _key(match))
+
+
+def _key(match: re.Match[str]) -> str:
+    if match["date"]:
+        return match["date"]
+    if match["named"]:
+        month = _MONTHS.index((match["month1"] or match["month2"])[:3].casefold()) + 1
+        day = f"{month:02}-{int(match['day1'] or match['day2']):02}"
+        return f"{match['year1']}-{day}" if match["year1"] else day
+    if match["time"]:
+        hour = int(match["hour"])
+        if match["half"]:
+            hour = hour % 12 + (12 if match["half"] in "Pp" else 0)
+        seconds = match["second"] or ""
+        return f"{hour:02}:{match['minute']}{'' if seconds == ':00' else seconds}"
+    return match.group().casefold().lstrip("#")
 
 
 def _quantity(match: re.Match[str]) -> Quantity:

@@ -75,7 +75,7 @@ class Sources:
         quantities, codes = read_facts(text)
         given, given_codes = read_facts(asked)
         own = {quantity.value for quantity in given}
-        keys = {code.key for code in codes} - {code.key for code in given_codes}
+        keys = {key for code in codes for key in code.keys} - {code.key for code in given_codes}
         kept = [quantity for quantity in quantities if quantity.value not in own]
         self.found.append(Source(_flat(text), _flat(asked), kept, frozenset(keys)))
         self._paired = None

@@ -27,7 +27,10 @@ _CORRECTION = re.compile(
     r"\b(?:actually|correction|corrected|wait|sorry|mistake|instead|rather|updated?|changed|now|new)\b", re.IGNORECASE
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
-_CLAUSE = re.compile(r"[,:()]|\b(?:and|but|so|then|while|whereas|because|since|which|where|that|with)\b", re.IGNORECASE)
+_CLAUSE = re.compile(
+    r"[,()]|(?<!\d):|:(?!\d)|\b(?:and|but|so|then|while|whereas|because|since|which|where|that|with)\b", re.IGNORECASE
+)
+_ROW = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,2}[.)])[ \t][^\n:]{0,60}:.*$|^[ \t]{2,}[^\n:]{0,60}:.*$", re.MULTILINE)
 _VERBS = {
     **dict.fromkeys(("is", "are", "equals", "=", ":", "has", "have", "totals", "to", "at"), ""),
     **dict.fromkeys(("costs", "cost"), "price"),
@@ -122,7 +125,7 @@ def find_contradictions(messages: Sequence[Message]) -> list[Contradiction]:
 
 def read_statements(text: str) -> Iterator[Statement]:
     """The statements of a text that give a number."""
-    for sentence in _SENTENCE.split(text):
+    for sentence in _SENTENCE.split(_rows_out(text)):
         sentence = sentence.replace("*", "") if "**" in sentence else sentence
         if len(sentence) > 1000 or _HEDGES.search(sentence):
             continue
@@ -130,6 +133,11 @@ def read_statements(text: str) -> Iterator[Statement]:
         for clause in clauses:
             if (statement := _statement(clause, opening, sentence)) is not None:
                 yield statement
+
+
+def _rows_out(text: str) -> str:
+    """A text without the bulleted `Price: 40` lines of a listing: they speak of what stands above them."""
+    return _ROW.sub("", text)
 
 
 def _clauses(sentence: str) -> tuple[list[str], str]:
