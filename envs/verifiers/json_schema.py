@@ -20,7 +20,7 @@ SHOWN = 5
 _FENCE = re.compile(r"```[ \t]*(?:json[c5l]?)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _START = re.compile(r"[{\[]")
 _OBJECT = re.compile(r'\{\s*"')
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}\[\]]')
 
 
 def read_json(answer: str) -> Any:
@@ -44,6 +44,7 @@ def read_json(answer: str) -> Any:
 def _last_value(text: str) -> Any:
     decoder = _decoder()
     found: list[Any] = []
+    closings: dict[int, int] | None = None
     broken, position, tries = "there is no JSON in the answer", 0, 0
     while (start := _START.search(text, position)) is not None:
         tries += 1
@@ -55,7 +56,8 @@ def _last_value(text: str) -> Any:
         except RecursionError:
             raise ValueError("the answer is nested too deeply") from None
         except ValueError as e:
-            end = _closing(text, start.start())
+            closings = _closings(text) if closings is None else closings
+            end = closings.get(start.start())
             if end is None and _OBJECT.match(text, start.start()):
                 raise ValueError(f"the answer's JSON is cut off or broken: {e}") from None
             if _OBJECT.match(text, start.start()):  # an earlier value is not what the answer ends with
@@ -66,17 +68,16 @@ def _last_value(text: str) -> Any:
     return found[0]
 
 
-def _closing(text: str, start: int) -> int | None:
-    """Where the bracket at `start` is closed, strings skipped; None where it is not."""
-    depth = 0
-    for token in _TOKEN.finditer(text, start):
-        if token.group() in "{[":
-            depth += 1
-        elif token.group() in "}]":
-            depth -= 1
-            if not depth:
-                return token.end()
-    return None
+def _closings(text: str) -> dict[int, int]:
+    """Where each bracket that is closed is closed, strings skipped."""
+    found: dict[int, int] = {}
+    open_at: list[int] = []
+    for token in _TOKEN.finditer(text):
+        if token.group() in ("{", "["):
+            open_at.append(token.start())
+        elif token.group() in ("}", "]") and open_at:
+            found[open_at.pop()] = token.end()
+    return found
 
 
 def verify_json(
@@ -130,7 +131,7 @@ def _checker(schema: Mapping[str, Any] | bool) -> Any:
     try:
         kind.check_schema(schema)
     except jsonschema.SchemaError as e:
-        raise ConfigError(f"not a JSON Schema: {e.json_path}: {e.message[:200]}") from None
+        raise ConfigError(f"the schema is no JSON Schema: {e.json_path}: {e.message[:200]}") from None
     return kind(schema, registry=referencing.Registry())
 
 

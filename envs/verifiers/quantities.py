@@ -41,6 +41,9 @@ _MARKER = re.compile(
 )
 
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """A number as it was written. `step` is the worth of its last digit, by which a rounded one is known: 1.2k has 100.
@@ -75,8 +78,14 @@ class Code:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What it may be called where it is a source: a date also without its year."""
-        return (self.key, self.key[5:]) if re.fullmatch(r"\d{4}-\d\d-\d\d", self.key) else (self.key,)
+        """What it may be called where it is a source: a date also without its year, card_7504069 by its number."""
+        if _DATE.fullmatch(self.key):
+            return (self.key, self.key[5:])
+        return (self.key, *(part for part in re.split(r"[_-]", self.key) if len(part) > 3 and part != self.key))
+
+    @property
+    def is_date(self) -> bool:
+        return bool(_DATE.fullmatch(self.key))
 
 
 def read_facts(text: str, *, piece: bool = False) -> tuple[list[Quantity], list[Code]]:

@@ -58,36 +58,44 @@ class Sources:
         return sources
 
     def has_quantity(self, claim: Quantity) -> bool:
-        """Whether a number was seen, or follows from what was as `derive` allows."""
+        """Whether a number was seen, alone or as part of a code, or follows from what was as `derive` allows."""
+        if claim.text in set().union(*(source.codes for source in self.found)):
+            return True
         if any(agrees(claim, seen) for source in self.found for seen in source.quantities):
             return True
         return self.derive == "pairs" and any(agrees(claim, seen) for seen in self._pairs())
 
     def has_code(self, claim: Code) -> bool:
-        return any(claim.key in source.codes for source in self.found)
+        seen = set().union(*(source.codes for source in self.found))
+        if claim.key in seen:
+            return True
+        # somebody said "May 20" and somebody the year
+        return claim.is_date and claim.key[5:] in seen and any(code.startswith(claim.key[:5]) for code in seen)
 
     def has_words(self, words: str) -> bool:
         """Whether a quotation or name stands in what was shown, but for case and spaces."""
         wanted = _flat(words)
         return any(wanted in source.text and wanted not in source.asked for source in self.found)
 
-    def _add(self, text: str, asked: str = "") -> None:
+    def _add(self, text: str, asked: str = "", invented: Sequence[Quantity] = ()) -> None:
         quantities, codes = read_facts(text)
         given, given_codes = read_facts(asked)
         own = {quantity.value for quantity in given}
         keys = {key for code in codes for key in code.keys} - {code.key for code in given_codes}
-        kept = [quantity for quantity in quantities if quantity.value not in own]
+        kept = [q for q in quantities if q.value not in own and not any(agrees(q, one) for one in invented)]
         self.found.append(Source(_flat(text), _flat(asked), kept, frozenset(keys)))
         self._paired = None
 
     def _add_result(self, text: str, arguments: Mapping[str, Any]) -> None:
-        expressions = [text for text in _strings(arguments) if _EXPRESSION.fullmatch(text)]
-        if not all(self._knows_operands(expression) for expression in expressions):
-            return  # a calculator that is given invented numbers returns invented numbers
-        for expression in expressions:
-            if (value := evaluate(expression)) is not None:
+        invented: list[Quantity] = []
+        for expression in _strings(arguments):
+            if not _EXPRESSION.fullmatch(expression) or (value := evaluate(expression)) is None:
+                continue
+            if self._knows_operands(expression):
                 self._add(str(value))
-        self._add(text, json.dumps(arguments, ensure_ascii=False, default=str))
+            else:  # a calculator that is given invented numbers returns invented numbers
+                invented += read_facts(str(value), piece=True)[0]
+        self._add(text, json.dumps(arguments, ensure_ascii=False, default=str), invented)
 
     def _knows_operands(self, expression: str) -> bool:
         operands = read_facts(spaced(expression), piece=True)[0]
