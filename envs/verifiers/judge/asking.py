@@ -87,6 +87,11 @@ class Asker:
             return value
         raise VerifierFault(f"judge: no usable answer in {self._tries} tries; {trouble}")
 
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        if (held := self._clients.pop(asyncio.get_running_loop(), None)) is not None:
+            await held[0].aclose()
+
     async def _client(self) -> tuple[ChatEndpoint, asyncio.Semaphore]:
         """Connections belong to the event loop that they were made on."""
         loop = asyncio.get_running_loop()

@@ -77,6 +77,10 @@ class Judge:
         reason = f"scored {score:g} of {self._low:g} to {self._high:g}"
         return Verdict(Outcome.correct if worth >= self._passing else Outcome.incorrect, reason, worth)
 
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; further questions open others."""
+        await self._asker.aclose()
+
     def _system(self, mark: str, reference: bool) -> str:
         told = " A reference answer is given; other ways to be right are right." if reference else ""
         return (

@@ -53,6 +53,10 @@ class RankJudge:
                     ranks[text] += rank / self._passes
         return _worths([ranks.get(text) for text in texts])
 
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; further questions open others."""
+        await self._asker.aclose()
+
     def _orders(self, question: str, answers: Sequence[str]) -> list[list[str]]:
         """The same orders for the same answers: shuffled by their hash, every second one the reverse of the last."""
         digest = hashlib.blake2b(repr((question, sorted(answers))).encode("utf-8", "surrogatepass")).digest()
