@@ -6,6 +6,7 @@ import dataclasses
 import math
 import numbers
 import re
+import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +21,8 @@ MAX_UNORDERED = 500
 SHOWN = 20
 """Differences that a verdict names."""
 _NUMBER = (numbers.Real, Decimal)
+_REPR = reprlib.Repr()  # bounded, for a value of any depth and size
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 _INDEX = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -52,7 +55,7 @@ def verify_state(
         tolerance: numbers are equal that differ by at most this, times the larger of 1 and the expected one.
         ordered: False: lists are equal that hold equal items in any order.
 
-    Raises `ValueError` for state that is nested too deeply (or in itself).
+    Raises `ValueError` for expected state that is nested too deeply (or in itself) or has too long unordered lists.
     """
     comparer = Comparer(ignore=ignore, tolerance=tolerance, ordered=ordered)
     found = list(islice(comparer.differences(expected, actual), SHOWN + 1))
@@ -120,6 +123,9 @@ class Comparer:
     def _in_any_order(
         self, expected: Sequence[Any], actual: Sequence[Any], path: tuple[Any, ...]
     ) -> Iterator[Difference]:
+        if len(actual) > MAX_UNORDERED >= len(expected):
+            yield Difference(_shown(path), f"expected {len(expected)} items, has {len(actual)}")
+            return
         pairs = self._match(expected, actual, path)
         for i in sorted(set(range(len(expected))) - set(pairs.values())):
             if not self._ignored((*path, i)):
@@ -130,7 +136,7 @@ class Comparer:
 
     def _match(self, expected: Sequence[Any], actual: Sequence[Any], path: tuple[Any, ...]) -> dict[int, int]:
         """Which actual item stands for which expected one: as many pairs as there can be (Kuhn's algorithm)."""
-        if max(len(expected), len(actual)) > MAX_UNORDERED:
+        if len(expected) > MAX_UNORDERED:
             raise ValueError(f"{_shown(path)}: more than {MAX_UNORDERED} items to compare without their order")
         equal = [
             [j for j, other in enumerate(actual) if self._equal(one, other, (*path, i))]
@@ -218,5 +224,5 @@ def _shown(path: tuple[Any, ...]) -> str:
 
 
 def _brief(value: Any) -> str:
-    text = repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

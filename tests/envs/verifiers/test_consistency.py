@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgym.envs.script import call, say
+from agentgym.envs.store import StoreEnv
 from agentgym.envs.verifiers.consistency import Agreement, check_consistency, check_trace, final_answer
 from agentgym.envs.verifiers.quantities import agrees, read_facts
 from agentgym.envs.verifiers.statements import find_contradictions, read_statements
@@ -246,6 +247,25 @@ def test_any_text_is_read(text: str) -> None:
     list(read_statements(text))
     final_answer(text)
     assert 0 <= check_consistency([ask("What is 3?"), say(text)]).value <= 1
+
+
+def test_the_stores_own_play() -> None:
+    """Each gold episode is consistent, however its answer is told; with another number in it none is."""
+    env = StoreEnv(busy=0.3)
+    tasks = env.tasks("test")
+    for i in range(60):
+        task = tasks[i]
+        env.reset(seed=i, options={"task": task})
+        player, episode = env.expert(task, i), env.episode
+        assert episode is not None
+        while not (message := player(episode.messages)).text:
+            env.step(message)
+        before = list(episode.messages)
+        for text in ("{}", "The answer is {}.", "I looked it up, and the total is exactly ${}."):
+            good = [*before, say(text.format(message.text))]
+            assert check_consistency(good).value == 1.0, check_consistency(good).reason
+            bad = [*before, say(text.format(int(message.text) + 1))]
+            assert check_consistency(bad).value == 0.0, "one more is a number that nobody has shown"
 
 
 @settings(max_examples=50, deadline=None)

@@ -22,6 +22,7 @@ from agentgym.envs.verifiers.judge.asking import MAX_CHARS, quoted
 from agentgym.envs.verifiers.judge.pointwise import read_score
 from agentgym.envs.verifiers.judge.ranked import read_ranking
 from agentgym.errors import ConfigError, ModelError, VerifierFault
+from agentgym.tools.driving import drive
 from agentgym.types import Outcome, Task
 from tests.envs.verifiers.conftest import JudgeServer, completion
 from tests.envs.verifiers.trajectories import trajectory
@@ -264,6 +265,15 @@ def test_by_configuration(serve: Serve) -> None:
     env.reset(seed=0)
     _, reward, _, _, info = env.step("Hi")
     assert (reward, info["reward_components"]) == (0.5, {"reward": 0.0, "judge": 1.0})
+
+
+def test_what_a_configuration_adds_makes_no_answer_right(serve: Serve) -> None:
+    server = serve(lambda body, _: "Score: 10")
+    env = ToolEnv([TASK], holdout=0)
+    env.use_rewards(judge={"weight": 5, "url": server.url, "model": "m", "rubric": RUBRIC})
+    for answer, outcome in (("Hi", Outcome.incorrect), ("Hello, Ada!", Outcome.correct)):
+        drive(env.areset(seed=0))
+        assert drive(env.astep(say(answer))).outcome is outcome
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ def test_lists_in_any_order() -> None:
     assert found == ["the whole: lacks 1", "the whole: is not to hold 3"]
     # 0.9 must leave 1.0 to the one that has no other
     assert verify_state([1.0, 0.8], [0.9, 1.1], tolerance=0.11, ordered=False)
+    assert "has 600" in verify_state([1], [0] * 600, ordered=False).reason
     with pytest.raises(ValueError, match="items to compare"):
         verify_state([0] * (MAX_UNORDERED + 1), [], ordered=False)
 
