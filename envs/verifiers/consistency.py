@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from fractions import Fraction
 
+from agentgym.envs.verifiers.contradictions import find_contradictions
 from agentgym.envs.verifiers.quantities import Code, Quantity, read_facts
 from agentgym.envs.verifiers.sources import Derive, Sources
-from agentgym.envs.verifiers.statements import find_contradictions
 from agentgym.envs.verifiers.verdict import Verdict
 from agentgym.tools.episode import Episode
 from agentgym.types import Message, Outcome, StopReason, Task, Trajectory

@@ -41,21 +41,25 @@ class Sources:
 
     derive: Derive = "calls"
     found: list[Source] = field(default_factory=list)
+    _asked: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _paired: list[Quantity] | None = None
 
     @classmethod
     def of(cls, messages: Iterable[Message], derive: Derive = "calls") -> Sources:
-        """Of a conversation; what the agent itself says is no source."""
+        """Of a conversation."""
         sources = cls(derive)
-        asked: dict[str, Mapping[str, Any]] = {}
         for message in messages:
-            if message.role == "assistant":
-                asked.update((call.id, call.arguments) for call in message.tool_calls)
-            elif message.role == "tool":
-                sources._add_result(message.text, asked.get(message.tool_call_id or "", {}))
-            else:
-                sources._add(message.text)
+            sources.see(message)
         return sources
+
+    def see(self, message: Message) -> None:
+        """Add the next message; what the agent itself says is no source."""
+        if message.role == "assistant":
+            self._asked.update((call.id, call.arguments) for call in message.tool_calls)
+        elif message.role == "tool":
+            self._add_result(message.text, self._asked.get(message.tool_call_id or "", {}))
+        else:
+            self._add(message.text)
 
     def has_quantity(self, claim: Quantity) -> bool:
         """Whether a number was seen, alone or as part of a code, or follows from what was as `derive` allows."""

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from agentgym.envs.script import call, say
 from agentgym.envs.store import StoreEnv
 from agentgym.envs.verifiers.consistency import Agreement, check_consistency, check_trace, final_answer
+from agentgym.envs.verifiers.contradictions import find_contradictions
 from agentgym.envs.verifiers.quantities import agrees, read_facts
-from agentgym.envs.verifiers.statements import find_contradictions, read_statements
+from agentgym.envs.verifiers.statements import read_statements
 from agentgym.types import Message, Outcome, StopReason, Task
 from tests.envs.verifiers.trajectories import trajectory
 
