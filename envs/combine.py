@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agentgym.envs.rubric import Reward, to_number
+from agentgym.envs.rubric import Reward, name_of, to_number
 from agentgym.envs.verifiers.verdict import Verdict
 from agentgym.errors import ConfigError, VerifierFault, boundary
 from agentgym.tools.driving import checkpoint
@@ -67,9 +67,9 @@ class Combined:
         for i, grader in enumerate(self._graders):
             try:
                 low[i] = high[i] = await _ask(grader, task, answer, episode)
-                said.append(f"{_name(grader)}: {low[i]:g}")
+                said.append(f"{name_of(grader)}: {low[i]:g}")
             except VerifierFault as fault:
-                said.append(f"{_name(grader)}: no verdict ({fault})")
+                said.append(f"{name_of(grader)}: no verdict ({fault})")
             value = self._fold(low)
             if value == self._fold(high):
                 return Verdict(_outcome(value), f"{self.__name__}: {'; '.join(said)}", value)
@@ -77,7 +77,7 @@ class Combined:
 
 
 async def _ask(grader: Reward, task: Task, answer: str, episode: Episode) -> float:
-    name = _name(grader)
+    name = name_of(grader)
     with boundary(VerifierFault, name):
         value: Any = grader(task, answer, episode)
         if inspect.isawaitable(value):
@@ -91,7 +91,3 @@ async def _ask(grader: Reward, task: Task, answer: str, episode: Episode) -> flo
 
 def _outcome(value: float) -> Outcome:
     return Outcome.correct if value >= 1 else Outcome.incorrect
-
-
-def _name(grader: Reward) -> str:
-    return getattr(grader, "__name__", None) or type(grader).__name__

@@ -65,8 +65,9 @@ class Rubric:
         if isinstance(reward, Mapping):
             return cls([Component(fn, name) for name, fn in reward.items()], weights)
         if isinstance(reward, Iterable):
-            named = [part if isinstance(part, Component) else Component(part, part.__name__) for part in reward]
-            return cls(named, weights)
+            return cls(
+                [part if isinstance(part, Component) else Component(part, name_of(part)) for part in reward], weights
+            )
         return cls([Component(reward)], weights)
 
     def joined(self, more: Iterable[Component]) -> Rubric:
@@ -123,6 +124,11 @@ class Rubric:
             if isinstance(value, Verdict) and value.reason:
                 episode.reasons[part.name] = value.reason
         return values
+
+
+def name_of(grader: Any) -> str:
+    """A function's name; an object's is that of its class, in small letters."""
+    return getattr(grader, "__name__", None) or type(grader).__name__.lower()
 
 
 def _put(values: dict[str, float], name: str, value: Any) -> None:

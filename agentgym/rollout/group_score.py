@@ -37,11 +37,11 @@ async def score_group(
 
 
 def _paid(t: Trajectory, pay: GroupPay) -> Trajectory:
-    assert t.reward is not None
-    turns = t.turns
-    if turns and pay.reward:
-        turns = (*turns[:-1], replace(turns[-1], reward=turns[-1].reward + pay.reward))
-    return replace(t, turns=turns, reward=t.reward + pay.reward, components={**t.components, **pay.components})
+    turns, components = t.turns, {**t.components, **pay.components}
+    if not turns or not pay.reward:
+        return replace(t, components=components)
+    turns = (*turns[:-1], replace(turns[-1], reward=turns[-1].reward + pay.reward))
+    return replace(t, turns=turns, reward=float(sum(turn.reward for turn in turns)), components=components)
 
 
 def _unscored(t: Trajectory, error: str) -> Trajectory:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agentgym.envs.combine import all_of, any_of, lowest, majority, product
 from agentgym.envs.script import say
 from agentgym.envs.tool_env import ToolEnv
+from agentgym.envs.verifiers.consistency import Consistency
 from agentgym.envs.verifiers.verdict import Verdict
 from agentgym.errors import ConfigError, VerifierFault
 from agentgym.tools.driving import drive
@@ -114,6 +115,17 @@ def test_in_an_env() -> None:
         env.step("seven, I should think")
     drive(env.areset(seed=0))
     assert drive(env.astep(say("7"))).outcome is Outcome.correct
+
+
+def test_graders_that_are_objects_have_a_name() -> None:
+    def right(task: Task, answer: str, episode: Episode) -> float:
+        return 1.0
+
+    env = ToolEnv([TASK], reward=[right, Consistency()], holdout=0)
+    env.reset(seed=0)
+    assert env.step("7")[4]["reward_components"] == {"right": 1.0, "consistency": 0.0}
+    assert env.episode is not None
+    assert env.episode.reasons == {"consistency": "never shown: 7"}
 
 
 def test_what_is_wrong_with_them() -> None:
