@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from agentgym.envs.tool_env import ToolEnv as ToolEnv
     from agentgym.envs.verifiers.code import averify_code as averify_code
     from agentgym.envs.verifiers.code import verify_code as verify_code
+    from agentgym.envs.verifiers.math import averify_math as averify_math
+    from agentgym.envs.verifiers.math import verify_math as verify_math
     from agentgym.rollout.parsers import parse_tool_calls as parse_tool_calls
     from agentgym.tools.decorator import StopEpisode as StopEpisode
     from agentgym.tools.decorator import ToolBusy as ToolBusy
@@ -43,6 +45,7 @@ _LAZY = {
     "ToolCall": "agentgym.types",
     "ToolEnv": "agentgym.envs.tool_env",
     "averify_code": "agentgym.envs.verifiers.code",
+    "averify_math": "agentgym.envs.verifiers.math",
     "call": "agentgym.envs.script",
     "evaluate": "agentgym.trainers.api",
     "load_config": "agentgym.config",
@@ -51,6 +54,7 @@ _LAZY = {
     "tool": "agentgym.tools.decorator",
     "train": "agentgym.trainers.api",
     "verify_code": "agentgym.envs.verifiers.code",
+    "verify_math": "agentgym.envs.verifiers.math",
 }
 
 __all__ = [

@@ -84,9 +84,9 @@ def settings(
     base: str | Path | None = own if own is not None and own.is_file() and recipe is None else recipe
     known = load_config(base).all_envs if base is not None else []
     given = [*shorthand(env_keys(base is None, env, data, reward, tools)), *overrides]
-    chosen = [spec for spec in known if env in (None, spec.id)]
+    chosen = [spec for spec in known if env in (None, spec.id, spec.label)]
     if env is None and len(known) > 1:
-        raise ConfigError(f"{base} has several environments: choose by --env {' | '.join(e.id for e in known)}")
+        raise ConfigError(f"{base} has several environments: choose by --env {' | '.join(e.label for e in known)}")
     if env is None and not known and not any(override.startswith("env.") for override in given):
         raise ConfigError("which environment? give its id or path.py:name (agentgym envs lists the ids)")
     config = load_config(base, given)

@@ -160,7 +160,7 @@ def check_envs(config: Config) -> None:
     from agentgym.rollout.worker import env_factory
 
     for spec in config.all_envs:
-        env_factory(config)(spec.id)
+        env_factory(config)(spec.label)
 
 
 @command("sft")

@@ -23,8 +23,10 @@ TOOL_ENV = "agentgym.envs.tool_env:ToolEnv"
 BUILT_IN: dict[str, str] = {
     "agentgym/Store-v0": "agentgym.envs.store:StoreEnv",
     "agentgym/GSM8KTool-v0": "agentgym.envs.gsm8k_tool:GSM8KToolEnv",
+    "agentgym/MathTool-v0": "agentgym.envs.math_tool:MathToolEnv",
     "agentgym/PythonMath-v0": "agentgym.envs.python_math:PythonMathEnv",
     "agentgym/CodeTests-v0": "agentgym.envs.code_tests:CodeTestsEnv",
+    "agentgym/FunctionCalling-v0": "agentgym.envs.function_calling.env:FunctionCallingEnv",
 }
 _ID = "__agentgym_id__"  # on a registered function: the env it became
 

@@ -50,6 +50,11 @@ class EnvConfig(Section):
     weight: float = Field(1.0, gt=0)
     """Share of the groups, when there are several envs."""
 
+    @property
+    def label(self) -> str:
+        """What requests, figures and files call it."""
+        return self.name or self.id
+
 
 class ModelConfig(Section):
     path: str = ""
@@ -110,6 +115,9 @@ class RolloutConfig(Section):
     """Tasks a step."""
     group_size: int = Field(8, ge=2)
     """Episodes a task."""
+    focus: float = Field(0.0, ge=0, lt=1)
+    """Preference for tasks of middling success: one that succeeds with probability p (its own, else its kind's, as
+    this run measures it) is passed over, until the next epoch, with probability focus * (1 - 4p(1 - p)). 0: none is."""
     max_staleness: int = Field(1, ge=0)
     """Versions a trained token may be behind; 0: synchronous."""
     temperature: float = Field(1.0, gt=0)
@@ -231,6 +239,14 @@ class Config(Section):
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     sft: SFTConfig = Field(default_factory=SFTConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
+
+    @field_validator("envs")
+    @classmethod
+    def _distinct(cls, envs: list[EnvConfig]) -> list[EnvConfig]:
+        names = [env.label for env in envs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{twice[0]!r} is there twice: give each a name of its own (name = ...)")
+        return envs
 
     @property
     def all_envs(self) -> list[EnvConfig]:

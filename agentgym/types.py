@@ -124,6 +124,9 @@ class Message:
         )
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for every call
+
+
 def _content_out(content: str | tuple[ContentPart, ...]) -> Any:
     if isinstance(content, str):
         return content
@@ -153,7 +156,7 @@ def _content_in(content: Any) -> str | tuple[ContentPart, ...]:
 
 def _call_out(call: ToolCall) -> dict[str, Any]:
     # a malformed call keeps its raw text as `arguments`, so that a stored conversation shows what the model wrote
-    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+    arguments = _encode(dict(call.arguments))
     row: dict[str, Any] = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
     if call.error is not None:
         row["error"] = call.error

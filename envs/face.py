@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Coroutine, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import gymnasium
 
 from agentgym.envs.spaces import Unicode
-from agentgym.protocols import Start, Step
+from agentgym.protocols import Parser, Start, Step
 from agentgym.tools.driving import drive, drive_on_loop
 from agentgym.tools.episode import Episode
 from agentgym.types import Message
@@ -35,6 +37,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.observation_space = Unicode()
         self.episode: Episode | None = None
         """The episode under way or just ended."""
+        self._chat = Chat()
 
     @abstractmethod
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start: ...
@@ -47,6 +50,7 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start an episode: the prompt's text, and info. options: `task_id`, `index` or `task`, and `split`."""
+        self._chat = Chat()
         start = self._drive(self.areset(seed=seed, options=options))
         text = "\n".join(message.text for message in start.messages if message.role != "system")
         return text, self._info(None, None)
@@ -74,25 +78,70 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def _read(self, action: Any) -> Message:
         if isinstance(action, str):
-            from agentgym.rollout.parsers import get_parser
-
             tools = self.episode.tools if self.episode else ()
-            return get_parser(self.tool_format).parse(action, tools).message()
+            return _parser(self.tool_format).parse(action, tools).message()
         return action if isinstance(action, Message) else Message.from_openai(action)
 
     def _info(self, message: Message | None, step: Step | None) -> dict[str, Any]:
         episode = self.episode
         assert episode is not None  # areset made it
-        calls = message.to_openai()["tool_calls"] if message and message.tool_calls else []
+        messages = self._chat.rows(episode.messages)
+        calls = self._chat.calls(message) if message and message.tool_calls else []
         recent = episode.calls[-len(calls) :] if calls else []
         return {
-            "messages": [row.to_openai() for row in episode.messages],
+            "messages": messages,
             "tool_calls": calls,
             "tool_errors": [result.text for result in recent if result.error],
             "stop_reason": step.stop_reason.value if step and step.stop_reason else None,
             "reward_components": dict(step.components) if step else {},
             "task_id": episode.task.id,
         }
+
+
+class Chat:
+    """The conversation of an episode in OpenAI's shape; each message is converted once, as it comes."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._rows: list[dict[str, Any]] = []
+
+    def rows(self, messages: list[Message]) -> list[dict[str, Any]]:
+        """`messages`, in dicts of the caller's own."""
+        known = len(self._messages)
+        if messages[:known] != self._messages:
+            self._messages, self._rows, known = [], [], 0
+        for message in messages[known:]:
+            self._messages.append(message)
+            self._rows.append(message.to_openai())
+        return [_copied(row) for row in self._rows]
+
+    def calls(self, message: Message) -> list[dict[str, Any]]:
+        """The tool calls of a message of the conversation, in dicts of the caller's own."""
+        for known, row in zip(reversed(self._messages), reversed(self._rows), strict=True):
+            if known is message:
+                return _copied_calls(row["tool_calls"])
+        return list(message.to_openai()["tool_calls"])
+
+
+def _copied(row: dict[str, Any]) -> dict[str, Any]:
+    """A copy.deepcopy that knows what is in it, and costs a thirtieth."""
+    own = row.copy()
+    if "tool_calls" in own:
+        own["tool_calls"] = _copied_calls(own["tool_calls"])
+    if type(own["content"]) is list:
+        own["content"] = copy.deepcopy(own["content"])
+    return own
+
+
+def _copied_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**call, "function": call["function"].copy()} for call in calls]
+
+
+@cache
+def _parser(tool_format: str) -> Parser:
+    from agentgym.rollout.parsers import get_parser  # not needed before an env is stepped by text
+
+    return get_parser(tool_format)
 
 
 def _shown(message: Message) -> str:

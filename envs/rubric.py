@@ -117,7 +117,7 @@ class Rubric:
             with boundary(VerifierFault, f"reward {part.name!r}"):
                 score: Any = part.fn
                 value = score(task, text, episode)
-                if inspect.isawaitable(value):
+                if type(value) is not float and inspect.isawaitable(value):
                     await checkpoint()
                     value = await value
             _put(values, part.name, value)

@@ -35,7 +35,7 @@ class ToolEnv(TextEnv):
 
     ## Action
     `step(text)`: what the model wrote, its tool calls in `tool_format`; or an assistant message as a dict with
-    `tool_calls`. A message without calls is the answer and ends the episode.
+    `tool_calls`. A message without calls is the answer and ends the episode, unless the user has more to say (`reply`).
 
     ## Observation
     The new text: at reset the prompt, then the tools' answers, at the end nothing. The whole chat is in
@@ -57,7 +57,8 @@ class ToolEnv(TextEnv):
     file in their place. tools, reward, weights and any of the attributes below: in place of the class's own.
 
     ## Hooks for subclasses
-    `make_tasks(split)`, `read_row(row, id)`, `setup(episode)`, `reward(...)`, `expert(...)`, `tools`, `system`.
+    `make_tasks(split)`, `read_row(row, id)`, `tools_for(task)`, `setup(episode)`, `reply(episode, message)`,
+    `reward(...)`, `expert(...)`, `tools`, `system`.
     """
 
     tools: Sequence[Any] = ()
@@ -96,6 +97,7 @@ class ToolEnv(TextEnv):
         super().__init__(render_mode)
         self._set_options(options)
         self.toolset = ToolSet(self.tools if tools is None else tools)
+        self._offered = self.toolset  # what this episode's calls are run by
         self._scoring = (reward, weights)
         self._more_parts: tuple[Component, ...] = ()
         self.rubric = self._make_rubric()
@@ -153,8 +155,16 @@ class ToolEnv(TextEnv):
         """A row of the data file as a task; raise `ValueError` with what is wrong with it."""
         return task_from_row(row, default_id)
 
+    def tools_for(self, task: Task) -> ToolSet | None:
+        """The tools of one task's episodes, where tasks bring their own; None: those of the env."""
+        return None
+
     def setup(self, episode: Episode) -> Any:
         """Prepare an episode's `state` (may be async)."""
+
+    def reply(self, episode: Episode, message: Message) -> Message | None:
+        """What the user says to a message without calls; None: that was the answer, and the episode ends."""
+        return None
 
     def reward(self, task: Task, answer: str, episode: Episode) -> Any:
         """Score an episode at its end (may be async); by default 1 for exactly the task's answer, spaces aside."""
@@ -196,11 +206,15 @@ class ToolEnv(TextEnv):
         super(TextEnv, self).reset(seed=seed)
         if self.episode is not None:
             await self.episode.release()  # of one that was never ended
+        if self.toolset.sources:
+            await self.toolset.open(self)
         task = self._choose(options or {})
         prompt = (Message("user", task.prompt),) if isinstance(task.prompt, str) else task.prompt
         if self.system and not any(message.role == "system" for message in prompt):
             prompt = (Message("system", self.system), *prompt)
-        self.episode = episode = Episode(task, self.np_random, list(prompt), self.toolset.schemas)
+        own = self.tools_for(task)
+        self._offered = offered = self.toolset if own is None else own
+        self.episode = episode = Episode(task, self.np_random, list(prompt), offered.schemas)
         if self.sandbox or "sandbox" in task.metadata:
             episode.sandbox_settings = {**self.sandbox, **task.metadata.get("sandbox", {})}
         self._ended = False
@@ -231,6 +245,9 @@ class ToolEnv(TextEnv):
             results, reason = await self._run_tools(message.tool_calls, episode)
             answers = tuple([result.message() for result in results])
             episode.messages += answers
+        elif (said := self.reply(episode, message)) is not None:
+            answers, episode.parse_errors, reason = (said,), 0, self._limit(episode)
+            episode.messages.append(said)
         if reason is not None:
             return await self._end(episode, reason, answers, message)
         if self.rubric.has_turns:
@@ -250,8 +267,12 @@ class ToolEnv(TextEnv):
     async def aclose(self) -> None:
         """Let go of the episode under way; may be called again."""
         self._ended = True
-        if self.episode is not None:
-            await self.episode.release()
+        try:
+            if self.episode is not None:
+                await self.episode.release()
+        finally:
+            if self.toolset.sources:
+                await self.toolset.close(self)
 
     def _needs_loop(self) -> bool:
         own = type(self)
@@ -276,24 +297,28 @@ class ToolEnv(TextEnv):
         episode.parse_errors = episode.parse_errors + 1 if malformed else 0
         if any(result.stop for result in results):
             return results, StopReason.tool_stopped
+        reason = self._limit(episode)
+        if room < len(calls) and reason is not StopReason.timeout:
+            reason = StopReason.max_tool_calls
+        return results, reason
+
+    def _limit(self, episode: Episode) -> StopReason | None:
         if self.timeout and perf_counter() > self._deadline:
-            return results, StopReason.timeout
-        if room < len(calls):
-            return results, StopReason.max_tool_calls
+            return StopReason.timeout
         if self.max_parse_errors and episode.parse_errors >= self.max_parse_errors:
-            return results, StopReason.parse_error
+            return StopReason.parse_error
         if self.max_turns and episode.turns >= self.max_turns:
-            return results, StopReason.max_turns
-        return results, None
+            return StopReason.max_turns
+        return None
 
     async def _within_time(self, calls: Sequence[ToolCall], episode: Episode) -> list[ToolResult]:
         if not self.timeout or not calls:
-            return await self.toolset.run(calls, episode)
+            return await self._offered.run(calls, episode)
         await checkpoint()
         deadline = asyncio.timeout(self._deadline - perf_counter())
         try:
             async with deadline:
-                return await self.toolset.run(calls, episode)
+                return await self._offered.run(calls, episode)
         except TimeoutError:
             if deadline.expired():
                 return []

@@ -11,14 +11,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
 
 from agentgym.errors import ToolError
+from agentgym.tools.hints import inline, readable, without_none
 
 _BY_PLACE: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
     inspect.Parameter.VAR_KEYWORD: "**",
     inspect.Parameter.POSITIONAL_ONLY: "",
 }
+_PROBLEMS = 8  # of a call that are told
 _EXACT = (str, int, float, bool)  # types for which `type(value) is hint` needs no further checking
 
 
@@ -34,35 +37,44 @@ class Parameters:
     summary: str
     names: tuple[str, ...]
     required: frozenset[str]
-    injected: tuple[str, ...]
+    injected: Mapping[str, str]
+    """Parameter -> what it is given, by the name in `of`'s `inject`."""
     schema: Mapping[str, Any]
     _exact: Mapping[str, type | None]
     _model: type[BaseModel]
 
     @classmethod
-    def of(cls, fn: Callable[..., Any], tool: str, inject: type) -> Parameters:
-        """Read a function's signature and docstring; raises `ToolError` naming tool and argument."""
+    def of(cls, fn: Callable[..., Any], tool: str, inject: Mapping[str, type]) -> Parameters:
+        """Read a function's signature and docstring; raises `ToolError` naming tool and argument.
+
+        inject: name -> the annotation of the parameters that are filled in by the env.
+        """
         hints = _hints(fn, tool)
         summary, described = parse_docstring(inspect.getdoc(fn) or "")
         fields: dict[str, Any] = {}
         names: list[str] = []
-        injected: list[str] = []
+        injected: dict[str, str] = {}
         required: set[str] = set()
         for name, parameter in inspect.signature(fn).parameters.items():
             hint = _hint(hints, parameter, tool)
-            if isinstance(hint, type) and issubclass(hint, inject):
-                injected.append(name)
+            if source := _source(hint, inject):
+                injected[name] = source
                 continue
+            if isinstance(parameter.default, FieldInfo):
+                raise ToolError(
+                    f"tool {tool!r}: argument {name!r} has a Field as its default; write Annotated[..., Field(...)]"
+                )
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             if default is ...:
                 required.add(name)
             # the aliases keep names such as `schema` or `_x` from clashing with those of the model class
-            field = Field(default, alias=name, description=described.get(name))
-            fields[f"a{len(names)}"] = (hint, field)
+            told: dict[str, Any] = {"description": described[name]} if name in described else {}
+            field = Field(default, alias=name, **told)
+            fields[f"a{len(names)}"] = (readable(hint), field)
             names.append(name)
         model, schema = _model_and_schema(tool, fields)
         exact = {name: hints[name] if hints[name] in _EXACT else None for name in names}
-        return cls(tool, summary, tuple(names), frozenset(required), tuple(injected), schema, exact, model)
+        return cls(tool, summary, tuple(names), frozenset(required), injected, schema, exact, model)
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, coerced, without those left to their default; raises `BadArguments`."""
@@ -76,20 +88,27 @@ class Parameters:
         try:
             model = self._model.model_validate(dict(arguments))
         except ValidationError as e:
-            raise BadArguments(self._explain(e)) from None
+            raise BadArguments(self._explain(e, arguments)) from None
         fields = model.model_fields_set
         return {name: getattr(model, f"a{i}") for i, name in enumerate(self.names) if f"a{i}" in fields}
 
-    def _explain(self, error: ValidationError) -> str:
-        problems = []
+    def _explain(self, error: ValidationError, given: Mapping[str, Any]) -> str:
+        missing: list[str] = []
+        unknown: list[str] = []
+        wrong: dict[str, tuple[Any, list[str]]] = {}
         for item in error.errors(include_url=False, include_context=False):
-            name = ".".join(str(part) for part in item["loc"])
+            name = _path(item["loc"], given, whole=item["type"] in ("missing", "extra_forbidden"))
             if item["type"] == "missing":
-                problems.append(f"argument {name!r} is missing")
+                missing.append(f"argument {name!r} is missing")
             elif item["type"] == "extra_forbidden":
-                problems.append(f"there is no argument {name!r}")
-            else:
-                problems.append(f"argument {name!r}: {_lower(item['msg'])}, got {_short(item['input'])}")
+                unknown.append(f"there is no argument {_short(name)}")
+            else:  # one for each type of a union
+                wrong.setdefault(name, (item["input"], []))[1].append(_lower(item["msg"]))
+        problems = missing + unknown
+        for name, (value, reasons) in wrong.items():
+            problems.append(f"argument {name!r}: {' or '.join(dict.fromkeys(reasons))}, got {_short(value)}")
+        if len(problems) > _PROBLEMS:
+            problems = [*problems[:_PROBLEMS], f"{len(problems) - _PROBLEMS} more"]
         return f"{self.tool}: {'; '.join(problems)}. Arguments: {self.describe()}"
 
     def describe(self) -> str:
@@ -98,8 +117,7 @@ class Parameters:
         parts = []
         for name in self.names:
             row = properties.get(name, {})
-            kind = " | ".join(map(repr, row["enum"])) if "enum" in row else _kind(row)
-            parts.append(f"{name}: {kind}{'' if name in self.required else ' (optional)'}")
+            parts.append(f"{name}: {_kind(row)}{'' if name in self.required else ' (optional)'}")
         return ", ".join(parts) or "none"
 
 
@@ -132,8 +150,7 @@ def _model_and_schema(tool: str, fields: Mapping[str, Any]) -> tuple[type[BaseMo
         raise ToolError(f"tool {tool!r}: an argument has a type that no JSON schema describes: {reason}") from None
     schema.setdefault("properties", {})
     schema.pop("additionalProperties", None)
-    untitled: dict[str, Any] = _without_titles(schema)
-    return model, untitled
+    return model, inline(_without_titles(schema))
 
 
 def _without_titles(node: Any, names: bool = False) -> Any:
@@ -170,12 +187,41 @@ def parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
     return " ".join(head.split()), described
 
 
+def _source(hint: Any, inject: Mapping[str, type]) -> str | None:
+    bare = without_none(hint)
+    for name, kind in inject.items():
+        protocol = getattr(kind, "_is_protocol", False)  # issubclass would ask for methods only
+        if bare is kind or (isinstance(bare, type) and not protocol and issubclass(bare, kind)):
+            return name
+    return None
+
+
+def _path(loc: tuple[int | str, ...], given: Any, whole: bool) -> str:
+    """`points.0.y`: the places of `loc` that are in `given`; the others name the types of a union."""
+    parts = []
+    for i, part in enumerate(loc):
+        in_list = isinstance(given, list) and isinstance(part, int) and part < len(given)
+        if in_list or (isinstance(given, Mapping) and part in given):
+            given = given[part]
+        elif not (whole and i == len(loc) - 1):
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
 def _kind(row: Mapping[str, Any]) -> str:
-    if "anyOf" in row:
-        return " | ".join(_kind(option) for option in row["anyOf"])
-    if "$ref" in row:
+    if "enum" in row:
+        return " | ".join(map(repr, row["enum"]))
+    if "const" in row:
+        return repr(row["const"])
+    if options := row.get("anyOf", row.get("oneOf")):
+        return " | ".join(_kind(option) for option in options)
+    if "$ref" in row or "properties" in row:
         return "object"
-    return str(row.get("type", "any"))
+    kind = str(row.get("type", "any"))
+    if kind == "array" and row.get("items"):
+        return f"array of {_kind(row['items'])}"
+    return kind
 
 
 def _lower(text: str) -> str:
@@ -183,5 +229,5 @@ def _lower(text: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(value[:100] if isinstance(value, str | list) else value)
     return text if len(text) <= 80 else text[:77] + "..."

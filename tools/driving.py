@@ -13,6 +13,7 @@ import threading
 import types
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections.abc import Coroutine, Generator
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -40,24 +41,38 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
         return value
     finally:
         _set_running_loop(outer)
-    return asyncio.run_coroutine_threadsafe(coroutine, _background_loop()).result()
+    return _background.start(coroutine).result()
 
 
 def drive_on_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run on the background loop from the start, for code that needs an event loop before its first checkpoint."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _background_loop()).result()
+    return _background.start(coroutine).result()
 
 
-_lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
-_pid = 0
+class LoopThread:
+    """A daemon thread with an event loop of its own, made at the first use, one a process (threads do not survive a
+    fork, hence the pid)."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run the coroutine over there, from whatever thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running())
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it over there and wait for it here; cancelled here, it is cancelled there."""
+        return await asyncio.wrap_future(self.start(coroutine))
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or self._pid != os.getpid():
+                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+                threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
+            return self._loop
 
 
-def _background_loop() -> asyncio.AbstractEventLoop:
-    """One daemon thread with one loop a process (threads do not survive a fork, hence the pid)."""
-    global _loop, _pid
-    with _lock:
-        if _loop is None or _pid != os.getpid():
-            _loop, _pid = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_loop.run_forever, name="agentgym-loop", daemon=True).start()
-        return _loop
+_background = LoopThread("agentgym-loop")

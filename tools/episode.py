@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,9 @@ class Episode:
     """Malformed messages in a row."""
     sandbox_settings: Mapping[str, Any] = field(default_factory=dict)
     """The env's, with those of the task over them: `backend`, `at_once`, and fields of a sandbox spec."""
+    used: dict[str, int] = field(default_factory=dict)
+    """Calls so far of the tools that have a limit."""
+    _at_end: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     _sandbox: Sandbox | None = None
     _opening: asyncio.Lock | None = None
 
@@ -71,12 +74,30 @@ class Episode:
                 self._sandbox = await pool.create(make_spec(**settings))
         return self._sandbox
 
+    def at_end(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something closed with the episode: what a tool has opened for it alone."""
+        self._at_end.append(close)
+
     async def release(self) -> None:
-        """Give the sandbox back, where there is one."""
+        """Give back what was opened for the episode: its sandbox, and what tools left with `at_end`."""
         sandbox, self._sandbox = self._sandbox, None
-        if sandbox is not None:
-            await checkpoint()
-            await sandbox.close()
+        closing, self._at_end = self._at_end, []
+        try:
+            for close in closing:
+                await checkpoint()
+                await close()
+        finally:
+            if sandbox is not None:
+                await checkpoint()
+                await sandbox.close()
+
+    def spend(self, tool: str, limit: int) -> bool:
+        """Count a call of a tool that has a limit; False if there is none left."""
+        used = self.used.get(tool, 0)
+        if used >= limit:
+            return False
+        self.used[tool] = used + 1
+        return True
 
     def tag(self, name: str) -> None:
         """Add a tag once."""

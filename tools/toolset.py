@@ -7,35 +7,73 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from agentgym.errors import AgentGymError, ToolError
 from agentgym.protocols import Tool
 from agentgym.tools.arguments import BadArguments
-from agentgym.tools.decorator import FunctionTool, StopEpisode, ToolFailed
+from agentgym.tools.decorator import FunctionTool
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import ToolResult
+from agentgym.tools.output import MAX_OUTPUT, cut, written
+from agentgym.tools.signals import StopEpisode, ToolFailed
 from agentgym.types import ToolCall
 
 _BUILT_IN = {
     "calculator": "agentgym.tools.calculator:calculator",
     "python": "agentgym.tools.python:python",
     "shell": "agentgym.tools.shell:shell",
+    "think": "agentgym.tools.think:think",
     **{name: f"agentgym.tools.files:{name}" for name in ("read_file", "write_file", "edit_file", "list_files")},
 }
 
 
+@runtime_checkable
+class ToolSource(Protocol):
+    """Whoever knows tools only once it is asked: an MCP server."""
+
+    async def open(self, user: object) -> Sequence[Tool]:
+        """The tools, the same each time; it stays ready until every user has said `close`."""
+        ...
+
+    async def close(self, user: object) -> None: ...
+
+
 class ToolSet:
-    """Tools by name. Takes tools, typed functions and names of built-in tools; refuses two of one name."""
+    """Tools by name. Takes tools, typed functions, names of built-in tools and whatever holds several of these (a
+    list, another set, `Http`); refuses two of one name."""
 
     def __init__(self, tools: Iterable[Any] = ()):
         self._tools: dict[str, Tool] = {}
-        for given in tools:
-            resolved = resolve_tool(given)
-            if resolved.name in self._tools:
-                raise ToolError(f"two tools are called {resolved.name!r}; give one another name: @tool(name=...)")
-            self._tools[resolved.name] = resolved
-        self.schemas: tuple[Mapping[str, Any], ...] = tuple(tool.schema for tool in self._tools.values())
+        self.sources: tuple[ToolSource, ...] = ()
+        """What has to be asked which tools there are, see `open`."""
+        self._asked: set[int] = set()
+        self.schemas: tuple[Mapping[str, Any], ...] = ()
+        for given in _each(tools):
+            if isinstance(given, ToolSource):
+                self.sources = (*self.sources, given)
+            else:
+                self._add(resolve_tool(given))
+
+    def _add(self, tool: Tool, advice: str = "@tool(name=...)") -> None:
+        if tool.name in self._tools:
+            raise ToolError(f"two tools are called {tool.name!r}; give one another name: {advice}")
+        self._tools[tool.name] = tool
+        self.schemas = (*self.schemas, tool.schema)
+
+    async def open(self, user: object) -> None:
+        """Ask the sources for their tools, for a user who says `close` in the end; again costs little."""
+        for source in self.sources:
+            tools = await source.open(user)
+            if id(source) not in self._asked:
+                self._asked.add(id(source))
+                for tool in tools:
+                    self._add(tool, 'prefix="..." of its server')
+
+    async def close(self, user: object) -> None:
+        """Let go of the sources."""
+        for source in self.sources:
+            await source.close(user)
 
     def __iter__(self) -> Iterator[Tool]:
         return iter(self._tools.values())
@@ -79,35 +117,50 @@ class ToolSet:
     async def run_one(self, call: ToolCall, episode: Any = None, *, threaded: bool = False) -> ToolResult:
         """Answer one call. What the model did wrong and what the tool raised become text."""
         if call.error is not None:
-            return ToolResult(call, f"error: {call.error}", True)
+            return ToolResult(call, cut(f"error: {call.error}", MAX_OUTPUT), True)
         tool = self._tools.get(call.name)
         if tool is None:
             return ToolResult(call, f"error: {self._unknown(call.name)}", True)
+        limit = getattr(tool, "max_output", MAX_OUTPUT)
         try:
             if isinstance(tool, FunctionTool):
                 text = await tool.call(call.arguments, episode, threaded=threaded)
             else:  # anyone's: it may need an event loop from its first line
                 await checkpoint()
-                text = await tool.call(call.arguments, episode)
+                text = written(await tool.call(call.arguments, episode), tool.name, limit)
         except AgentGymError:
             raise
         except StopEpisode as stop:
-            return ToolResult(call, str(stop), False, True)
+            return ToolResult(call, written(str(stop), tool.name, limit), False, True)
         except ToolFailed as failed:
-            return ToolResult(call, str(failed), True)
+            problem = str(failed)
         except (BadArguments, TimeoutError) as e:
-            return ToolResult(call, f"error: {e}", True)
-        except Exception as e:
-            return ToolResult(call, f"error: {type(e).__name__}: {e}", True)
-        return ToolResult(call, text, False, getattr(tool, "stops", False))
+            problem = f"error: {e}"
+        except (Exception, SystemExit) as e:  # a function that exits must not take the worker with it
+            problem = f"error: {type(e).__name__}: {e}"
+        else:
+            return ToolResult(call, text, False, getattr(tool, "stops", False))
+        return ToolResult(call, written(problem, tool.name, limit), True)
 
     def _is_parallel(self, call: ToolCall) -> bool:
         return bool(getattr(self._tools.get(call.name), "parallel", False))
 
     def _unknown(self, name: str) -> str:
+        name = name if len(name) <= 60 else name[:57] + "..."
         if not self._tools:
             return f"unknown tool {name!r}: there are no tools here"
         return f"unknown tool {name!r}; the tools are: {', '.join(self._tools)}"
+
+
+def _each(tools: Iterable[Any]) -> Iterator[Any]:
+    for given in tools:
+        if isinstance(given, ToolSet):
+            yield from given.sources
+            yield from given
+        elif isinstance(given, Iterable) and not isinstance(given, str | Tool):
+            yield from _each(given)
+        else:
+            yield given
 
 
 def resolve_tool(given: Any) -> Tool:

@@ -115,7 +115,7 @@ def evaluate(
     if config is None:
         first = None if suite else envs[0].id if isinstance(envs[0], EnvConfig) else envs[0]
         config = load_config(_own_config(model)) if suite else settings(model, None, first, None, None, None, [])
-    known = {spec.id: spec for spec in config.all_envs}
+    known = {spec.id: spec for spec in config.all_envs} | {spec.label: spec for spec in config.all_envs}
     chosen = [known.get(e) or EnvConfig(id=e) if isinstance(e, str) else e or config.env for e in envs]
     plan = plan_evaluation(
         model,

@@ -86,8 +86,8 @@ def _evaluate(given: Options) -> int:
     (model,) = given.models
     minimums, ks = read_minimums(given.minimums), read_ks(given.k)
     suite, config, envs = choose(model, given)
-    named = ", ".join(env.name or env.id or "the tasks given" for env in envs)
-    out = given.out or default_out(env.name or env.id for env in envs)
+    named = ", ".join(env.label or "the tasks given" for env in envs)
+    out = given.out or default_out(env.label for env in envs)
     with reporting(config, f"evaluating {model} on {named}", given.to_json == "-") as reporter, _resumable(out):
         report = _play(given, model, suite, config, envs, minimums, ks, out, reporter)
     return _tell(given, report, minimums, suite)
@@ -153,7 +153,7 @@ def _tell(
     if given.to_json != "-" and "folder" in report:
         print(f"\nEpisodes and report are in {report['folder']}.")
     check_scored(report)
-    own = owned or {env.name or env.id: env.min for env in (suite.env if suite else ())}
+    own = owned or {env.label: env.min for env in (suite.env if suite else ())}
     below = missed(report, {**(suite.min if suite else {}), **minimums})
     for name, bounds in own.items():
         below += missed(report.get("envs", {}).get(name, {}), bounds, name)
@@ -179,7 +179,7 @@ def _matrix(given: Options) -> int:
         raise ConfigError("--matrix needs models: --matrix RUN1 RUN2 --env A; --out of an earlier one goes on with it")
     minimums, ks = read_minimums(given.minimums), read_ks(given.k)
     suite, _, envs = choose(given.models[0], given)
-    out = Path(given.out or default_out([f"matrix-{'-'.join(env.name or env.id for env in envs)}"]))
+    out = Path(given.out or default_out([f"matrix-{'-'.join(env.label for env in envs)}"]))
     reports, folders = [], [out / name for name in file_names(given.models)]
     for model, folder in zip(given.models, folders, strict=True):
         config = _config(model, given)

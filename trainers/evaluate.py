@@ -56,7 +56,7 @@ def plan_evaluation(
     plans: list[EnvPlan] = []
     for given, env in zip(envs, chosen, strict=True):
         own = given if isinstance(given, SuiteEnv) else SuiteEnv()
-        name = env.name or env.id
+        name = env.label
         found = eval_set(name, make(name), own.tasks or suite.tasks or tasks, own.split)
         played = own.samples or suite.samples or samples
         wanted = {**bounds, **own.min}

@@ -56,6 +56,7 @@ class Loop:
             "step": self.step,
             **group_metrics(groups),
             **row_metrics(batch),
+            **({"passed_over": self.pipeline.passed} if self.pipeline.passed else {}),
             **trained,
             "logprob_gap": gap,
             "skipped_updates": self.learner.skipped,

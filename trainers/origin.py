@@ -27,7 +27,7 @@ async def starting_model(
         return model, load_tokenizer(path, config.model.revision), path
     known = [*demonstrations]
     for spec in config.all_envs:
-        known += await _openings(make_env(spec.id))
+        known += await _openings(make_env(spec.label))
     texts = conversation_texts([d.messages for d in known], [tool for d in known for tool in d.tools])
     tokenizer = build_tokenizer(texts)
     model = build_model(

@@ -1,4 +1,4 @@
-"""The flow from tasks to batches: which task is played next, and how far play may run ahead of learning.
+"""The flow from tasks to batches: how far play may run ahead of learning.
 
 Dispatch is paced by one number: with version v being trained, at most (v + max_staleness + 1) * groups_per_step groups
 have been started, so that little goes stale. 0 is synchronous.
@@ -7,66 +7,11 @@ have been started, so that little goes stale. 0 is synchronous.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from agentgym.trainers.frontier import Frontier
 from agentgym.trainers.rollouts import Rollouts
 from agentgym.types import Group, GroupRequest
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSource:
-    """The tasks of one env: their ids, in the order of the env's own list."""
-
-    env_id: str
-    task_ids: Sequence[str]
-    weight: float = 1.0
-
-
-@dataclass(slots=True)
-class Frontier:
-    """Which tasks come next. A pure function of seed and position, so a resumed run goes on exactly where it was."""
-
-    sources: list[TaskSource]
-    size: int
-    seed: int
-    temperature: float = 1.0
-    position: int = 0
-    _taken: list[int] = field(default_factory=list)
-    _orders: dict[tuple[int, int], Any] = field(default_factory=dict)
-
-    def next(self) -> GroupRequest:
-        which = self._choose()
-        source = self.sources[which]
-        epoch, place = divmod(self._taken[which], len(source.task_ids))
-        self._taken[which] += 1
-        self.position += 1
-        task = int(self._order(which, epoch)[place])
-        prefix = f"{source.env_id}:" if len(self.sources) > 1 else ""
-        request_id = f"{epoch}:{prefix}{source.task_ids[task]}"
-        return GroupRequest(request_id, source.env_id, task, self.size, self.seed, self.temperature)
-
-    def _choose(self) -> int:
-        """The env that is furthest behind its share."""
-        if not self._taken:
-            self._taken = [0] * len(self.sources)
-        weights = np.array([source.weight for source in self.sources])
-        owed = weights / weights.sum() * (self.position + 1) - np.array(self._taken)
-        return int(owed.argmax())
-
-    def _order(self, which: int, epoch: int) -> Any:
-        if (which, epoch) not in self._orders:
-            rng = np.random.default_rng([self.seed, which, epoch])
-            self._orders = {(which, epoch): rng.permutation(len(self.sources[which].task_ids)), **self._orders}
-        return self._orders[which, epoch]
-
-    def state(self) -> dict[str, Any]:
-        return {"position": self.position, "taken": list(self._taken)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.position, self._taken = state["position"], list(state["taken"])
 
 
 class Pipeline:
@@ -102,8 +47,14 @@ class Pipeline:
             batch.append(group)
         return batch
 
+    @property
+    def passed(self) -> int:
+        """Tasks passed over so far, for being too easy or too hard."""
+        return self._frontier.passed
+
     def consumed(self, groups: Sequence[Group]) -> None:
         """These have reached their end in the ledger."""
+        self._frontier.difficulty.record(groups)
         for group in groups:
             self._in_flight.pop(group.id, None)
 

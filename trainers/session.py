@@ -31,6 +31,7 @@ from agentgym.trainers.evaluation import (
     success,
     unscored_remark,
 )
+from agentgym.trainers.frontier import Frontier, TaskSource
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
@@ -39,7 +40,7 @@ from agentgym.trainers.losses import make_loss, supervised_loss
 from agentgym.trainers.models import load_model, pick_device
 from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
-from agentgym.trainers.pipeline import Frontier, Pipeline, TaskSource
+from agentgym.trainers.pipeline import Pipeline
 from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
 from agentgym.trainers.tally import Clock, Tally
@@ -194,7 +195,7 @@ class Session:
     def summary(self, after: dict[str, Any]) -> dict[str, Any]:
         self._count_time()
         return {
-            "env": ",".join(env.id for env in self.config.all_envs),
+            "env": ",".join(env.label for env in self.config.all_envs),
             "seed": self.config.run.seed,
             "steps": self.step,
             **self.tally.summary(),
@@ -265,7 +266,7 @@ class Session:
 
     def _eval_sets(self) -> tuple[EvalSet, ...]:
         tasks = self.config.eval.tasks
-        sets = tuple(eval_set(spec.id, self._make_env(spec.id), tasks) for spec in self.config.all_envs)
+        sets = tuple(eval_set(spec.label, self._make_env(spec.label), tasks) for spec in self.config.all_envs)
         for chosen in sets:
             if chosen.split != "test":
                 self.reporter.note(f"{chosen.env_id or 'env'} holds no tasks out: evaluated on its training tasks")
@@ -287,16 +288,18 @@ class Session:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
         self._sources = []
         for spec in self.config.all_envs:
-            env = self._make_env(spec.id)
+            env = self._make_env(spec.label)
             with users_code(f"env.id = {spec.id!r}: its tasks cannot be made"):
-                ids = [task.id for task in env.tasks("train")]
-            if not ids:
+                tasks = env.tasks("train")
+            if not len(tasks):
                 raise ConfigError(f"env.id = {spec.id!r}: has no training tasks")
-            self._sources.append(TaskSource(spec.id, ids, spec.weight))
+            kinds = [task.kind for task in tasks]
+            self._sources.append(TaskSource(spec.label, [task.id for task in tasks], spec.weight, kinds))
 
     def _loop(self) -> Loop:
         config, control = self.config, self.config.trainer.control
-        frontier = Frontier(self._sources, config.rollout.group_size, config.run.seed, config.rollout.temperature)
+        rollout = config.rollout
+        frontier = Frontier(self._sources, rollout.group_size, config.run.seed, rollout.temperature, rollout.focus)
         pipeline = Pipeline(
             self.rollouts,
             frontier,

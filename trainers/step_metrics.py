@@ -31,6 +31,7 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, Any]:
         **{f"success/{kind}": rate for kind, rate in kinds.items()},
         **{f"success/{tag}": rate for tag, rate in tags.items()},
         **_component_means(groups),
+        **_by_env(groups),
         "num_turns": _mean([float(len(t.turns)) for t in trajectories]),
         "tokens": sum(t.sampled_tokens for t in trajectories),
         "unscored": sum(t.outcome is Outcome.unscored for t in trajectories),
@@ -48,6 +49,19 @@ def _component_means(groups: Sequence[Group]) -> dict[str, float]:
             for name, value in trajectory.components.items():
                 values.setdefault(f"component/{name}", []).append(value)
     return {name: _mean(found) or 0.0 for name, found in sorted(values.items())}
+
+
+def _by_env(groups: Sequence[Group]) -> dict[str, float | None]:
+    """Groups, mean reward and success of each env, where there are several."""
+    envs = sorted({group.env_id for group in groups})
+    found: dict[str, float | None] = {}
+    for env in envs if len(envs) > 1 else ():
+        mine = [group for group in groups if group.env_id == env]
+        played = [t for group in mine for t in group.trajectories]
+        found[f"env/{env}/groups"] = len(mine)
+        found[f"env/{env}/reward"] = _mean([t.reward for t in played if t.reward is not None])
+        found[f"env/{env}/success"] = success(played)
+    return found
 
 
 def row_metrics(rows: Rows) -> dict[str, float]:

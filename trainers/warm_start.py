@@ -24,7 +24,7 @@ def gather(config: Config, make_env: Callable[[str], Any]) -> list[Demonstration
     return [
         demonstration
         for spec in config.all_envs
-        for demonstration in asyncio.run(expert_demonstrations(make_env(spec.id), share, config.run.seed))
+        for demonstration in asyncio.run(expert_demonstrations(make_env(spec.label), share, config.run.seed))
     ]
 
 

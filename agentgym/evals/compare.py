@@ -101,7 +101,7 @@ def check_same(a: Side, b: Side) -> None:
 
 
 def _config_of(plan: Evaluation, env: EnvPlan) -> EnvConfig:
-    return next(found for found in plan.config.all_envs if (found.name or found.id) == env.name)
+    return next(found for found in plan.config.all_envs if found.label == env.name)
 
 
 def _paired_tasks(env: str, a: Mapping[Key, EvalRow], b: Mapping[Key, EvalRow]) -> list[tuple[str, Fraction, Fraction]]:

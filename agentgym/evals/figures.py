@@ -73,10 +73,23 @@ def basic_figures(sampled: Sequence[EvalRow], greedy: Sequence[EvalRow]) -> dict
         "greedy_by_kind": greedy_by_kind,
         "by_tag": by_tag,
         "greedy_by_tag": greedy_by_tag,
+        **_by_env(sampled, greedy),
         **{tag: by_tag.get(tag) for tag in sorted({tag for row in (*sampled, *greedy) for tag in row.tags})},
         "tokens_per_success": sum(known) / wins if wins and len(known) == len(tokens) else None,
         "turns": _mean([row.turns for row in played]),
         "unscored": sum(not row.scored for row in (*sampled, *greedy)),
+    }
+
+
+def _by_env(sampled: Sequence[EvalRow], greedy: Sequence[EvalRow]) -> dict[str, Any]:
+    """Success by env, where there are several."""
+    envs = sorted({row.env for row in (*sampled, *greedy)})
+    if len(envs) < 2:
+        return {}
+    return {
+        name: {env: success([row for row in rows if row.env == env]) for env in envs}
+        for name, rows in (("by_env", sampled), ("greedy_by_env", greedy))
+        if rows
     }
 
 

@@ -123,7 +123,7 @@ def choose_ks(ks: Sequence[int], samples: int, wanted: Mapping[str, float]) -> t
 
 def distinct(envs: Sequence[EnvConfig]) -> list[EnvConfig]:
     """The environments; `ConfigError` where two would have one name in the report."""
-    names = [env.name or env.id for env in envs]
+    names = [env.label for env in envs]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"env {name!r} is there twice: give each a name of its own (name = ...)")

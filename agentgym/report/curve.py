@@ -56,7 +56,7 @@ def draw_curve(folder: RunFolder) -> Path | None:
 def _title(folder: RunFolder) -> str:
     config = folder.load_config()
     control = "" if config.trainer.control == "none" else f" · control: {config.trainer.control}"
-    return f"{', '.join(env.id for env in config.all_envs)} · seed {config.run.seed}{control}"
+    return f"{', '.join(env.label for env in config.all_envs)} · seed {config.run.seed}{control}"
 
 
 def _figure(history: History, title: str) -> Any:

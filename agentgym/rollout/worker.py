@@ -131,8 +131,7 @@ def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[st
     """Builds the config's envs by the id that requests carry; for `demonstrations` with their `demo_args`."""
     from agentgym.registry import make_env
 
-    known = {env.name or env.id: env for env in config.all_envs}
-    known = {env.id: env for env in config.all_envs} | known
+    known = {env.id: env for env in config.all_envs} | {env.label: env for env in config.all_envs}
 
     def make(env_id: str) -> Any:
         env = known[env_id]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
+import weakref
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from agentgym.errors import ConfigError, SandboxFault, SandboxUnavailable
 from agentgym.execution import Capabilities, SandboxLimits, SandboxSpec
@@ -15,6 +16,9 @@ from agentgym.sandboxes.local.cgroups import Groups
 from agentgym.sandboxes.local.sandbox import LocalSandbox
 from agentgym.sandboxes.local.session import Session
 from agentgym.sandboxes.local.zygote import Zygote
+
+BUILT_AT_ONCE = 8
+"""Sessions under construction. The zygote makes one after the other: more would only crowd the event loop."""
 
 
 class LocalBackend:
@@ -55,6 +59,7 @@ class LocalBackend:
         self._opened = False
         self._live: set[Session] = set()
         self._filling: asyncio.Task[None] | None = None
+        self._turns: weakref.WeakKeyDictionary[Any, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -94,13 +99,14 @@ class LocalBackend:
             except BaseException:
                 self._proven = False
                 raise
-        session = Session(self._zygote, self._groups, limits)
-        self._live.add(session)
-        try:
-            await session.start()
-        except BaseException:
-            self._live.discard(session)
-            raise
+        async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(BUILT_AT_ONCE)):
+            session = Session(self._zygote, self._groups, limits)
+            self._live.add(session)
+            try:
+                await session.start()
+            except BaseException:
+                self._live.discard(session)
+                raise
         return session
 
     async def _prove(self, limits: SandboxLimits) -> None:

@@ -407,9 +407,16 @@ def test_an_ordinary_user(options: dict[str, Any]) -> None:
         os.chmod(folder, 0o755)
         shutil.copytree(ROOT / "agentgym", f"{folder}/agentgym", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(Path(__file__).parent / "ordinary_user.py", folder)
+        os.mkdir(f"{folder}/tmp")  # its own: what is left in it is this run's
+        os.chown(f"{folder}/tmp", 65534, 65534)
         done = subprocess.run(
             [python, "-B", f"{folder}/ordinary_user.py", json.dumps(options)],
-            env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONPATH": ":".join([folder, *packages])},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": "/nonexistent",
+                "TMPDIR": f"{folder}/tmp",
+                "PYTHONPATH": ":".join([folder, *packages]),
+            },
             user=65534,
             group=65534,
             extra_groups=[],

@@ -3,10 +3,13 @@
 import asyncio
 import threading
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import Enum
+from typing import Annotated, Any, Literal, Required, TypedDict
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, Field
 
 from agentgym.errors import ToolError
 from agentgym.tools import BadArguments, Episode, FunctionTool, tool
@@ -68,6 +71,107 @@ def test_rich_types_are_described_and_built() -> None:
         run(made, points=[{"x": 1}], mode="far")
 
 
+class Color(Enum):
+    red = "r"
+    blue = "b"
+
+
+class Leg(TypedDict, total=False):
+    to: Required[str]
+    hours: int
+
+
+@dataclass
+class Stop:
+    to: str
+    hours: int | None = None
+
+
+@dataclass
+class Parcel:
+    kilos: float
+    legs: list[Stop]
+
+
+class Tree(BaseModel):
+    leaves: int = Field(ge=0, description="how many")
+    branches: list["Tree"] = []
+
+
+@tool
+def ship(
+    parcel: Parcel,
+    color: Color,
+    at: int | str | None,
+    rows: list[dict[str, int]],
+    tree: Tree,
+    count: Annotated[int, Field(ge=1, description="of them")],
+    mode: Literal["air", "sea"] = "sea",
+    legs: list[Leg] | None = None,
+    tone: Color = Color.red,
+) -> list[Any]:
+    """Ship."""
+    return [parcel.legs, color, at, rows, tree.branches[0].leaves if tree.branches else 0, count, mode, legs, tone]
+
+
+SHIP: dict[str, Any] = {
+    "parcel": {"kilos": 1, "legs": [{"to": "x"}]},
+    "color": "b",
+    "at": "here",
+    "rows": [{"a": 1}],
+    "tree": {"leaves": 1, "branches": [{"leaves": 2}]},
+    "count": "3",
+}
+
+
+def test_nested_types_are_written_out_in_the_schema() -> None:
+    parameters = ship.schema["function"]["parameters"]
+    properties = parameters["properties"]
+    leg = {
+        "type": "object",
+        "properties": {"to": {"type": "string"}, "hours": {"type": "integer"}},
+        "required": ["to"],
+        "additionalProperties": False,
+    }
+    assert properties["parcel"]["properties"]["legs"]["items"]["properties"]["to"] == {"type": "string"}
+    assert properties["legs"] == {"anyOf": [{"items": leg, "type": "array"}, {"type": "null"}], "default": None}
+    assert properties["color"] == {"enum": ["r", "b"], "type": "string"}
+    assert properties["tone"] == {"enum": ["r", "b"], "type": "string", "default": "r"}
+    assert properties["at"] == {"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]}
+    assert properties["rows"]["items"] == {"type": "object", "additionalProperties": {"type": "integer"}}
+    assert properties["count"] == {"type": "integer", "minimum": 1, "description": "of them"}
+    assert properties["tree"] == {"$ref": "#/$defs/Tree"}  # it holds itself
+    assert list(parameters["$defs"]) == ["Tree"]
+    assert parameters["required"] == ["parcel", "color", "at", "rows", "tree", "count"]
+    Draft202012Validator.check_schema(parameters)
+    Draft202012Validator(parameters).validate({**SHIP, "count": 3})
+
+
+def test_nested_values_are_built() -> None:
+    assert run(ship, **SHIP) == '[[{"to": "x", "hours": null}], "b", "here", [{"a": 1}], 2, 3, "sea", null, "r"]'
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"color": "green"}, "argument 'color': input should be 'r' or 'b', got 'green'"),
+        ({"at": [1]}, "argument 'at': input should be a valid integer or input should be a valid string, got [1]"),
+        ({"parcel": {"kilos": 1}}, "argument 'parcel.legs' is missing"),
+        ({"parcel": {"kilos": 1, "legs": [{"hours": 2}]}}, "argument 'parcel.legs.0.to' is missing"),
+        ({"rows": [{"a": "b"}]}, "argument 'rows.0.a': input should be a valid integer"),
+        ({"tree": {"leaves": 1, "branches": [{"leaves": -1}]}}, "argument 'tree.branches.0.leaves': input should be"),
+        ({"legs": [{"hours": 1}]}, "argument 'legs.0.to' is missing"),
+        ({"count": 0}, "argument 'count': input should be greater than or equal to 1, got 0"),
+        ({"mode": "rail"}, "color: 'r' | 'b', at: integer | string | null, rows: array of object"),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+def test_wrong_nested_values_say_where(change: dict[str, Any], part: str) -> None:
+    with pytest.raises(BadArguments) as caught:
+        run(ship, **{**SHIP, **change})
+    assert part in str(caught.value)
+
+
 def test_names_that_pydantic_reserves() -> None:
     @tool
     def odd(schema: str, copy: int, _x: int, model_fields: str) -> str:
@@ -118,7 +222,15 @@ def test_arguments_without_a_name_or_schema_are_refused() -> None:
 
     def array(values: np.ndarray) -> None: ...  # type: ignore[type-arg]
 
-    for fn, name in ((star, r"\*items"), (stars, r"\*\*items"), (place, "item"), (array, "no JSON schema")):
+    def fielded(count: int = Field(3, ge=1)) -> None: ...
+
+    for fn, name in (
+        (fielded, "write Annotated"),
+        (star, r"\*items"),
+        (stars, r"\*\*items"),
+        (place, "item"),
+        (array, "no JSON schema"),
+    ):
         with pytest.raises(ToolError, match=name):
             tool(fn)
 

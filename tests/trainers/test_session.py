@@ -322,3 +322,22 @@ def test_sft_on_conversations_lowers_their_loss(tmp_path: Path) -> None:
     summary = sft({**{k: v for k, v in SMALL.items() if k != "sft"}, **settings}, reporter=Stopper())
     assert summary["sft"]["loss"] < 1.0
     assert summary["trajectories"] == 0
+
+
+def test_two_envs_of_one_id_in_one_run(tmp_path: Path) -> None:
+    envs = [
+        {"id": "agentgym/Store-v0", "name": "calm", "args": {"busy": 0.0}, "weight": 3.0},
+        {"id": "agentgym/Store-v0", "name": "busy", "args": {"busy": 1.0, "max_turns": 3}},
+    ]
+    settings = {**SMALL, "trainer": {"steps": 2}, "rollout": {**SMALL["rollout"], "groups": 4, "focus": 0.5}}
+    run = tmp_path / "run"
+    summary = ag.train({**settings, "envs": envs}, run__dir=str(run))
+    steps = [row for row in rows(run, "metrics.jsonl") if "reward/mean" in row]
+    assert [(row["env/calm/groups"], row["env/busy/groups"]) for row in steps] == [(3, 1), (3, 1)]
+    assert steps[0]["env/busy/success"] == 0.0
+    assert summary["env"] == "calm,busy"
+    assert set(summary["after"]["by_env"]) == {"calm", "busy"}
+    files = [path.name for path in (run / "trajectories").glob("*.jsonl")]
+    assert {row["env_id"] for name in files for row in rows(run / "trajectories", name)} == {"calm", "busy"}
+    with pytest.raises(ConfigError, match="'calm' is there twice: give each a name"):
+        ag.train({**settings, "envs": [envs[0], envs[0]]}, run__dir=str(tmp_path / "twice"))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentgym.protocols import ParsedCalls
 from agentgym.rollout.parsers.base import BaseParser
-from agentgym.rollout.parsers.scan import BadJson, Scan, guess_name, read_arguments, read_json
+from agentgym.rollout.parsers.scan import BadJson, Scan, guess_name, load_json, read_arguments, read_json
 from agentgym.types import ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+MOST_PLAIN = 1 << 14
+"""Characters of a text that is short enough to be read twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,27 @@ class HermesParser(BaseParser):
     @property
     def how(self) -> str:
         return f'write {OPEN}{{"name": "...", "arguments": {{...}}}}{CLOSE}'
+
+    def parse(self, text: str, tools: Sequence[Mapping[str, Any]] = (), *, id_prefix: str = "call_") -> ParsedCalls:
+        plain = self._parse_plain(text, id_prefix)
+        return BaseParser.parse(self, text, tools, id_prefix=id_prefix) if plain is None else plain
+
+    def _parse_plain(self, text: str, id_prefix: str) -> ParsedCalls | None:
+        """What models write most, a text without tags or one whole call, read at a fifth of the cost; else None."""
+        if self.thinking_open or "think>" in text:
+            return None
+        if "<" not in text:
+            return ParsedCalls((), (), text.strip(), None)
+        if not text.startswith(OPEN) or not text.endswith(CLOSE) or "\\" in text or len(text) > MOST_PLAIN:
+            return None
+        try:
+            body = load_json(text[len(OPEN) : -len(CLOSE)])
+        except BadJson:
+            return None
+        name, arguments = (body.get("name"), body.get("arguments")) if isinstance(body, dict) else (None, None)
+        if type(name) is not str or not name or type(arguments) is not dict:
+            return None
+        return ParsedCalls((ToolCall(f"{id_prefix}0", name, arguments),), (), "", None)
 
     def find(self, scan: Scan, at: int) -> int:
         return scan.find(OPEN, at)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from agentgym.rollout.parsers.base import BaseParser
 from agentgym.rollout.parsers.hermes import HermesParser
 from agentgym.types import Message, ToolCall
 
@@ -199,3 +200,30 @@ def test_parsing_loads_neither_torch_nor_transformers() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+PIECES = (
+    "<tool_call>",
+    "</tool_call>",
+    '{"name": "f", "arguments": {"a": 1}}',
+    "{",
+    "}",
+    '"',
+    "\\u0041",
+    "\\",
+    "<",
+    " \n",
+    "think>",
+    "NaN",
+    "x",
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join))
+@example('<tool_call>{"name": "f", "arguments": {"a": "</tool_call>"}}</tool_call>')
+@example('<tool_call>{"name": "f", "arguments": {"a": "\ud800"}}</tool_call>')
+@example('<tool_call>{"name": "f", "arguments": "{}"}</tool_call>')
+@example('<tool_call>{"name": "f", "arguments": {"a": 1}}{}</tool_call>')
+@example("<tool_call>" + "[" * 3000 + "</tool_call>")
+def test_what_is_read_quickly_is_read_the_same(text: str) -> None:
+    assert HermesParser().parse(text) == BaseParser.parse(HermesParser(), text)
