@@ -61,10 +61,19 @@ class Step:
         return self.terminated or self.truncated
 
 
+@dataclass(frozen=True, slots=True)
+class GroupPay:
+    """What a trajectory gets beside its own reward once all of its group have ended."""
+
+    reward: float = 0.0
+    components: Mapping[str, float] = field(default_factory=dict)
+
+
 class Env(Protocol):
     """Plays one task at a time. `astep` is the one entry; Gymnasium's `step` is a face over it.
 
     Anything that goes wrong in the env's own machinery raises an `EpisodeFault`: the episode is then unscored.
+    An env whose reward compares the episodes of a group is a `GroupScorer` as well.
     """
 
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start:
@@ -84,6 +93,19 @@ class Env(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class GroupScorer(Protocol):
+    """What an env may have besides: pay that depends on how the other episodes of the task went."""
+
+    async def score_group(self, trajectories: Sequence[Trajectory], options: Mapping[str, Any]) -> Sequence[GroupPay]:
+        """One pay for each of a task's scored episodes, after the last of them has ended; outcomes stay as they are.
+
+        options: those that the episodes were reset with. It is called on any instance, perhaps while that plays
+        another episode: all that is known of an episode is its trajectory. A fault leaves the whole group unscored.
+        """
+        ...
 
 
 @runtime_checkable

@@ -39,6 +39,8 @@ class EnvConfig(Section):
     """A JSONL file of tasks, in place of the env's generated ones."""
     reward: str = ""
     """`path.py:function`, reward(task, answer, episode) -> float or dict of components."""
+    rewards: dict[str, Any] = Field(default_factory=dict)
+    """Graders by name, added to the env's own reward with a weight: `{ efficiency = 0.2 }` (docs/graders.md)."""
     tools: str = ""
     """`path.py:a,b`: tools in place of the env's own."""
     args: dict[str, Any] = Field(default_factory=dict)

@@ -14,17 +14,18 @@ from time import perf_counter
 from typing import Any, Self
 
 from agentgym.envs.face import TextEnv
-from agentgym.envs.rubric import Rubric
+from agentgym.envs.graders import named_components
+from agentgym.envs.rubric import Component, Rubric
 from agentgym.envs.script import replay
 from agentgym.envs.state import Beginning, EnvState, restore, save
 from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split, task_from_row
 from agentgym.errors import ConfigError, EnvFault, boundary
-from agentgym.protocols import Policy, Start, Step
+from agentgym.protocols import GroupPay, Policy, Start, Step
 from agentgym.sandboxes.backends import check_settings
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import Episode, ToolResult
 from agentgym.tools.toolset import ToolSet
-from agentgym.types import Message, Outcome, StopReason, Task, ToolCall
+from agentgym.types import Message, Outcome, StopReason, Task, ToolCall, Trajectory
 
 _LIMITS = ("max_turns", "max_tool_calls", "max_parse_errors", "timeout")
 _OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format", "sandbox", "floor", "exempt", "gold")
@@ -46,6 +47,7 @@ class ToolEnv(TextEnv):
     `reward(task, answer, episode)` at the end: a number, or a dict of named ones that are weighted by `weights` (1
     where it says nothing; 0 makes a metric). `answer` is the agent's own last message, empty if that called a tool.
     The outcome is correct from a total of `success` on. A reward that raises makes the episode unscored, a fault.
+    A list of `Component`s pays per turn and over a group of episodes too (docs/graders.md).
 
     ## Episode end
     Terminated: an answer; a tool that stops the episode; `max_parse_errors` malformed messages in a row. Truncated:
@@ -105,6 +107,7 @@ class ToolEnv(TextEnv):
         self.toolset = ToolSet(self.tools if tools is None else tools)
         self._offered = self.toolset  # what this episode's calls are run by
         self._scoring = (reward, weights)
+        self._more_parts: tuple[Component, ...] = ()
         self.rubric = self._make_rubric()
         self.timing: dict[str, float] = {}
         """Seconds of the last episode by part: setup, tools, reward."""
@@ -142,7 +145,13 @@ class ToolEnv(TextEnv):
 
     def _make_rubric(self) -> Rubric:
         reward, weights = self._scoring
-        return Rubric.of(self.reward if reward is None else reward, self.weights if weights is None else weights)
+        rubric = Rubric.of(self.reward if reward is None else reward, self.weights if weights is None else weights)
+        return rubric.joined(self._more_parts) if self._more_parts else rubric
+
+    def use_rewards(self, **rewards: Any) -> None:
+        """Add graders by their names, with their weights: see `agentgym.envs.graders`. Raises `ConfigError`."""
+        self._more_parts = named_components(rewards)
+        self.rubric = self._make_rubric()
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
@@ -259,6 +268,12 @@ class ToolEnv(TextEnv):
         """End the episode from outside, for a limit the env does not know, and score what is there."""
         return await self._end(self._under_way(), reason, (), None)
 
+    async def score_group(self, trajectories: Sequence[Trajectory], options: Mapping[str, Any]) -> Sequence[GroupPay]:
+        """What the parts of the reward that compare a task's episodes pay each of them."""
+        if not self.rubric.has_groups:
+            return [GroupPay() for _ in trajectories]
+        return await self.rubric.score_group(self._choose(options), trajectories)
+
     async def aclose(self) -> None:
         """Let go of the episode under way; may be called again."""
         self._ended = True
@@ -369,7 +384,7 @@ class ToolEnv(TextEnv):
             truncated=not reason.terminated,
             stop_reason=reason,
             components=components,
-            outcome=Outcome.correct if rubric.total(components) >= self.success - 1e-9 else Outcome.incorrect,
+            outcome=self._outcome(components),
             tags=tuple(episode.tags),
             metrics={
                 "tool_calls": len(episode.calls),
@@ -377,3 +392,9 @@ class ToolEnv(TextEnv):
                 **episode.metrics,
             },
         )
+
+    def _outcome(self, components: Mapping[str, float]) -> Outcome:
+        """By the env's own reward: what a configuration adds to it makes no answer right."""
+        more = [part.name for part in self._more_parts]
+        own = {name: value for name, value in components.items() if name not in more} if more else components
+        return Outcome.correct if self.rubric.total(own) >= self.success - 1e-9 else Outcome.incorrect

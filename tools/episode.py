@@ -47,6 +47,8 @@ class Episode:
     """Every call answered so far, in order."""
     tags: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why the parts of the reward gave what they gave, by name, where they said so."""
     parse_errors: int = 0
     """Malformed messages in a row."""
     sandbox_settings: Mapping[str, Any] = field(default_factory=dict)

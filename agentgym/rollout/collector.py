@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from agentgym.errors import EnvFault, UserError, boundary
 from agentgym.protocols import Env
 from agentgym.rollout.agent import Agent
 from agentgym.rollout.chat_agent import ChatAgent
 from agentgym.rollout.episode import Limits, Play, run_episode, unplayed
+from agentgym.rollout.group_score import score_group
 from agentgym.types import Group, GroupRequest, Trajectory
 
 EnvFactory = Callable[[str], Env]
@@ -27,20 +29,24 @@ class Collector:
         self._limits = limits
         self._slots = asyncio.Semaphore(concurrency)
         self._idle: dict[str, list[Env]] = {}
+        self._played: dict[str, Env] = {}
+        """Any one that played, by id: comparing a group's episodes uses nothing of an instance's own."""
 
     async def play_group(self, request: GroupRequest) -> Group:
         """Play the request's task `size` times, at once as far as there is room."""
         played = await asyncio.gather(*(self._play(request, request.first + i) for i in range(request.size)))
         trajectories = tuple(trajectory for episode in played for trajectory in episode)
+        if any(t.reward is not None for t in trajectories):
+            env = self._played[request.env_id]
+            trajectories = await score_group(env, trajectories, reset_options(request), self._limits.seconds)
         task_id = next((t.task_id for t in trajectories if t.task_id), str(request.task))
         return Group(request.id, task_id, request.env_id, trajectories, request)
 
     async def _play(self, request: GroupRequest, episode: int) -> tuple[Trajectory, ...]:
-        key = "index" if isinstance(request.task, int) else "task_id"
         play = Play(
             id=f"{request.id}/{episode}",
             env_id=request.env_id,
-            options={key: request.task, "split": request.split},
+            options=reset_options(request),
             seed=episode_seed(request, episode),
             temperature=request.temperature,
             episode=episode,
@@ -53,6 +59,7 @@ class Collector:
             except (EnvFault, UserError) as e:  # it could be made when the run began: a failure like any other
                 return (unplayed(play, f"{EnvFault.kind}: {e}"),)
             trajectories = await run_episode(env, self._agent, play, self._limits)
+            self._played[request.env_id] = env
             if any(trajectory.error for trajectory in trajectories):
                 with suppress(Exception):  # a fault may have left it in any state; what went wrong is recorded
                     await env.aclose()
@@ -65,6 +72,13 @@ class Collector:
             for env in envs:
                 await env.aclose()
         self._idle.clear()
+        self._played.clear()
+
+
+def reset_options(request: GroupRequest) -> dict[str, Any]:
+    """How the request's task is named to an env."""
+    key = "index" if isinstance(request.task, int) else "task_id"
+    return {key: request.task, "split": request.split}
 
 
 def episode_seed(request: GroupRequest, episode: int) -> int:

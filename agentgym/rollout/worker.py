@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentgym.config import Config
+from agentgym.config import Config, EnvConfig
 from agentgym.engines.endpoint import ChatEndpoint, is_endpoint
 from agentgym.errors import ConfigError
 from agentgym.protocols import Engine
@@ -136,9 +136,19 @@ def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[st
     def make(env_id: str) -> Any:
         env = known[env_id]
         args = {**env.args, **env.demo_args} if demonstrations else dict(env.args)
-        return _with_sandbox(make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=args), config)
+        made = make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=args)
+        return _with_sandbox(_with_rewards(made, env), config)
 
     return make
+
+
+def _with_rewards(env: Any, told: EnvConfig) -> Any:
+    """The env with the graders that the configuration adds to its reward."""
+    if told.rewards:
+        if not hasattr(env, "use_rewards"):
+            raise ConfigError(f"env.rewards: {type(env).__name__} takes no graders by name (a ToolEnv has use_rewards)")
+        env.use_rewards(**told.rewards)
+    return env
 
 
 def _with_sandbox(env: Any, config: Config) -> Any:
