@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentgym.errors import ConfigError, DataError, RunError, UserError
-from agentgym.registry import env_ids
+from agentgym.registry import adapter_ids, env_ids
 from agentgym.report.summary import write_json
 
 if TYPE_CHECKING:
@@ -84,16 +84,9 @@ def _chosen(given: Sequence[str], every: bool, all_adapters: bool, share: int | 
         raise ConfigError("--all-adapters and --share go with --all")
     if not every:
         return list(dict.fromkeys(given))
-    known = env_ids()
-    adapted = [env_id for env_id in known if is_adapted(env_id)]
+    adapted = adapter_ids()
     today = int(time.time() // 86_400) % SHARES if share is None else share
-    shown = adapted if all_adapters else adapted[today::SHARES]
-    return [env_id for env_id in known if not is_adapted(env_id) or env_id in shown]
-
-
-def is_adapted(env_id: str) -> bool:
-    """Whether an id is of another gym's env: `agentgym/GYM.NAME-v0`."""
-    return env_id.startswith("agentgym/") and "." in env_id
+    return [*env_ids(), *(adapted if all_adapters else adapted[today::SHARES])]
 
 
 def _arguments(given: Sequence[str]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _small(node: ast.AST) -> bool:
     if isinstance(node, ast.Constant):
         return isinstance(node.value, int | float)
     if isinstance(node, ast.Name):
-        return "__" not in node.id and (len(node.id) <= 2 or node.id in FUNCTIONS)
+        return "__" not in node.id
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         return (
             _exponent(node.right)
@@ -67,4 +67,4 @@ def _base(node: ast.AST) -> bool:
     inner = list(ast.walk(node))
     numbers = [part.value for part in inner if isinstance(part, ast.Constant)]
     small = all(isinstance(value, int | float) and abs(value) <= MAX_BASE for value in numbers)
-    return small and sum(isinstance(part, ast.Pow) for part in inner) <= 1
+    return small and not any(isinstance(part, ast.Pow) for part in inner)

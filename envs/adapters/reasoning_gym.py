@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import re
+import sys
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
@@ -25,6 +26,8 @@ SYSTEM = "Think as long as you need. End with the final answer alone between <an
 MAX_ANSWER = 20_000
 FULL = 0.999
 _BOOLEANS = ("true", "false", "yes", "no")
+_SLOW = ("futoshiki", "intermediate_integration", "knight_swap", "puzzle24", "sokoban", "zebra_puzzles")
+SIZE, SLOW_SIZE = 120, 12
 _EVALUATES = re.compile(r"(?<![\w.])(?:eval|exec|parse_expr|sympify)\(|\.parse_expr\(")
 
 
@@ -54,7 +57,8 @@ class ReasoningGymEnv(ToolEnv):
     `size` questions (fewer where a generator has not so many), a sixth of them held out by hash.
 
     ## Arguments
-    name: the generator. size: questions to make. data_seed: the generator's seed. config: the generator's own
+    name: the generator. size: questions to make, 120 by default (12 where one takes a tenth of a second
+    or more). data_seed: the generator's seed. config: the generator's own
     settings, which make it easier or harder.
 
     ## Versions
@@ -70,12 +74,13 @@ class ReasoningGymEnv(ToolEnv):
         self,
         *args: Any,
         name: str = "chain_sum",
-        size: int = 120,
+        size: int = 0,
         data_seed: int = 0,
         config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        size = size or (SLOW_SIZE if name in _SLOW else SIZE)
         if size < 2:
             raise ConfigError(f"reasoning_gym: size = {size}: must be 2 or more")
         self.name, self.size, self.data_seed = name, size, data_seed
@@ -98,7 +103,7 @@ class ReasoningGymEnv(ToolEnv):
         if gold.lower() in _BOOLEANS:  # some checks ask for the truth of the text itself: "False" is true
             return float(said.lower() == gold.lower())
         made = _generator(self.name, self.size, self.data_seed, self.config)
-        if _evaluates(type(made)) and not harmless(said):
+        if _evaluates(self.name) and not harmless(said):
             return 0.0
         entry = task.metadata["entry"]
         await checkpoint()
@@ -154,6 +159,8 @@ def _questions(name: str, size: int, seed: int, config: str) -> tuple[Task, ...]
 
 
 @cache
-def _evaluates(generator: type) -> bool:
+def _evaluates(name: str) -> bool:
     """Whether a generator's file runs text as Python somewhere; its check may then run the answer."""
-    return bool(_EVALUATES.search(inspect.getsource(inspect.getmodule(generator) or generator)))
+    from reasoning_gym.factory import DATASETS
+
+    return bool(_EVALUATES.search(inspect.getsource(sys.modules[DATASETS[name][0].__module__])))

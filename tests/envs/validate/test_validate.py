@@ -19,8 +19,6 @@ from agentgym.errors import ConfigError
 from agentgym.registry import BUILT_IN, make_env
 
 BROKEN = Path(__file__).with_name("broken.py")
-EVERY = sorted({*BUILT_IN, *gym_commands._chosen([], True, False, None)} & set(gymnasium.registry))
-"""Our own, and of adapted ones today's tenth."""
 CAUGHT = {
     "GoldIsNotPaid": "gold",
     "PaysSilence": "null",
@@ -79,7 +77,13 @@ def test_every_check_can_fail() -> None:
     assert set(CAUGHT.values()) == set(CHECKS)
 
 
-@pytest.mark.parametrize("env_id", EVERY)
+QUICK = ("agentgym/Store-v0", "agentgym/GSM8KTool-v0")
+"""Without sandboxes and worlds; `agentgym validate --all` plays the others, and CI runs it."""
+
+
+@pytest.mark.parametrize(
+    "env_id", [env_id if env_id in QUICK else pytest.param(env_id, marks=pytest.mark.slow) for env_id in BUILT_IN]
+)
 def test_every_registered_env_passes(env_id: str) -> None:
     report = validate(env_id, tasks=6, strict=True)
     assert report.ok, report.told()
@@ -186,7 +190,8 @@ def test_mistakes_are_told(arguments: tuple[str, ...], says: str, capsys: pytest
 
 def test_of_adapted_envs_a_tenth_is_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     adapted = [f"agentgym/reasoning_gym.g{i:03}-v0" for i in range(105)]
-    monkeypatch.setattr(gym_commands, "env_ids", lambda: [*adapted, "agentgym/Store-v0", "mine/My.Env-v0"])
+    monkeypatch.setattr(gym_commands, "env_ids", lambda: ["agentgym/Store-v0", "mine/My.Env-v0"])
+    monkeypatch.setattr(gym_commands, "adapter_ids", lambda: adapted)
     shares = [gym_commands._chosen([], True, False, share) for share in range(10)]
     assert all({"agentgym/Store-v0", "mine/My.Env-v0"} <= set(share) for share in shares)
     assert sorted(env_id for share in shares for env_id in share if env_id in adapted) == adapted
