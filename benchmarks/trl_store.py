@@ -27,7 +27,7 @@ from agentgym.envs.store import StoreEnv, calculator, lookup
 from agentgym.tools.arguments import BadArguments
 from agentgym.tools.decorator import ToolBusy
 from agentgym.tools.episode import Episode
-from agentgym.trainers.pipeline import Frontier, TaskSource
+from agentgym.trainers.frontier import Frontier, TaskSource
 
 # how the tiny tokenizer's assistant messages read, in the form of transformers' response templates
 RESPONSE_TEMPLATE = {
