@@ -1,0 +1,308 @@
+"""`agentgym/Shipping-v0`: list carriers, get their quotes, keep to the deadline, choose the cheapest."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from agentgym.envs.script import call, say
+from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tool_env import ToolEnv
+from agentgym.errors import ConfigError
+from agentgym.protocols import Policy
+from agentgym.tools.arguments import BadArguments
+from agentgym.tools.decorator import ToolBusy, tool
+from agentgym.tools.episode import Episode
+from agentgym.types import Message, Task
+
+KINDS = ("cheapest", "deadline", "many", "two_parcels")
+CITIES = (
+    *("Athens", "Bergen", "Berlin", "Bern", "Boston", "Cairo", "Delhi", "Dublin", "Geneva", "Hanoi", "Kyoto", "Lagos"),
+    *("Lima", "London", "Lyon", "Madrid", "Milan", "Osaka", "Oslo", "Paris", "Porto", "Prague", "Quito", "Riga"),
+    *("Rome", "Seoul", "Sofia", "Tokyo", "Tunis", "Vienna"),
+)
+CARRIERS = (
+    *("badger", "bison", "comet", "crane", "falcon", "fox", "gull", "heron", "lynx", "otter", "raven", "robin"),
+    *("seal", "stork", "swift", "tiger"),
+)
+OFFERED = {"cheapest": 3, "deadline": 3, "many": 5, "two_parcels": 3}
+"""Carriers that serve a city, by kind."""
+KG = range(1, 100)
+DAYS = range(1, 10)
+DEADLINES = range(2, 7)
+SIZES = {"train": 7_200, "test": 1_200}
+HOLDOUT = 1 / 6
+GIVES_UP = "none"
+_WORDS = re.compile(r"[^\W\d_]+|\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    kg: int
+    city: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a carrier asks for the parcel to its city."""
+
+    carrier: str
+    price: int
+    days: int
+
+    def __str__(self) -> str:
+        return f"{self.carrier} {self.price}"
+
+
+def _may_be_busy(episode: Episode) -> None:
+    if episode.rng.random() < episode.state["busy"]:
+        episode.count("busy")
+        episode.tag("after_busy")
+        raise ToolBusy
+
+
+@tool
+def list_carriers(city: str, episode: Episode) -> str:
+    """The names of the carriers that serve a city. A busy tool should be called again.
+
+    Args:
+        city: the city's name, such as Oslo
+    """
+    _may_be_busy(episode)
+    offers = episode.state["offers"].get(city)
+    if offers is None:
+        raise BadArguments(f"no parcel of yours goes to {city!r}")
+    return " ".join([offer.carrier for offer in offers])
+
+
+@tool
+def quote(kg: int, carrier: str, episode: Episode) -> str:
+    """What a carrier asks to bring a parcel to the city that it serves, and how many days it takes. A busy tool should
+    be called again. Answer with the carrier and its price alone, such as: otter 34. Two parcels: otter 34, lynx 20
+
+    Args:
+        kg: weight of the parcel
+        carrier: the carrier's name, such as otter
+    """
+    _may_be_busy(episode)
+    for parcel, offers in zip(episode.task.metadata["parcels"], episode.state["offers"].values(), strict=True):
+        for offer in offers:
+            if offer.carrier == carrier:
+                if kg == parcel.kg:
+                    episode.state["quoted"].add(carrier)
+                return f"{_price_of(offer, kg, parcel)} in {offer.days} days"
+    raise BadArguments(f"there is no carrier {carrier!r} for your parcels")
+
+
+def _price_of(offer: Offer, kg: int, parcel: Parcel) -> int:
+    """Another weight is quoted too, at another price: in proportion."""
+    return max(1, round(offer.price * kg / parcel.kg))
+
+
+class ShippingEnv(ToolEnv):
+    """Parcels to send as cheaply as possible, with carriers whose prices and days only a tool knows.
+
+    ## Description
+    "Cheapest carrier and price for 7 kg to Oslo within 3 days?": which carriers go there, what each asks and how long
+    it takes are drawn anew for each episode. The agent lists the carriers, gets the quotes, drops those that are too
+    late, compares and names its choice. Each call is answered "busy" with probability `busy` and must be made again.
+
+    ## Kinds
+    `cheapest`: 3 carriers, no deadline. `deadline`: 3 carriers, a deadline. `many`: 5 carriers, a deadline.
+    `two_parcels`: two cities of 3 carriers each, and one deadline.
+
+    ## Tools
+    `list_carriers(city)` -> names. `quote(kg, carrier)` -> "34 in 2 days". Either may say `busy`.
+
+    ## Starting state
+    For each city its carriers, each with a price of 10 to 99 and 1 to 9 days, drawn from the episode's generator. No
+    two prices for a city share their tens, so there is no tie; at least one carrier is in time. No system message.
+
+    ## Reward
+    `reward`: 1 if the agent's own last message is the right carrier and its exact price and nothing else
+    (punctuation aside), for each parcel, in the order asked; else 0. Tags: `after_busy`, a call was answered busy;
+    `unquoted`, not every carrier was asked. Metrics, 1 or 0: `forgot_deadline`, a choice was too late; `dearer`, a
+    choice was in time and quoted right, but not the cheapest; and `busy`, `tool_calls`, `tool_errors`.
+
+    Guessing: a player who asks nothing names carrier and price with a chance of 1 in 1,440. One who asks a single
+    carrier and takes it is right in 1/3 of `cheapest`, less where there is a deadline or are more carriers.
+
+    ## Episode end
+    Terminated by an answer (or 3 malformed messages in a row), truncated after `max_turns` = 24 messages.
+
+    ## Tasks
+    7,200 generated train tasks and 1,200 test tasks; task i is of kind i % 4. A question is held out by its hash.
+
+    ## Arguments
+    busy: probability that a call is answered "busy". kinds: those to play, default all.
+    demo_mistakes: probability that the `demo` expert answers "none" straight away.
+    demo_retry: probability that it calls a busy tool again; else it answers "none".
+    demo_hasty: probability, after each quote that is not the last, that it asks no further and chooses.
+    demo_careless: probability that it takes the carrier it asked last, whatever that costs and however late it is.
+
+    ## Versions
+    v0: first.
+    """
+
+    tools = (list_carriers, quote)
+    weights = {"forgot_deadline": 0.0, "dearer": 0.0}  # noqa: RUF012 - read-only
+    max_turns = 24
+
+    def __init__(
+        self,
+        *args: Any,
+        busy: float = 0.1,
+        kinds: Sequence[str] = KINDS,
+        demo_mistakes: float = 0.2,
+        demo_retry: float = 0.1,
+        demo_hasty: float = 0.2,
+        demo_careless: float = 0.5,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        unknown = [kind for kind in kinds if kind not in KINDS]
+        if unknown or not kinds or isinstance(kinds, str):
+            raise ConfigError(f"Shipping-v0: kinds = {kinds!r}: give a list of some of {', '.join(KINDS)}")
+        self.busy = busy
+        self.kinds = tuple(kinds)
+        self.demo_mistakes = demo_mistakes
+        self.demo_retry = demo_retry
+        self.demo_hasty = demo_hasty
+        self.demo_careless = demo_careless
+
+    def make_tasks(self, split: str) -> TaskSet:
+        return TaskSet(task for task in generate(split) if task.kind in self.kinds)
+
+    def setup(self, episode: Episode) -> None:
+        task = episode.task
+        names = iter(episode.rng.permutation(len(CARRIERS)).tolist())
+        offers = {
+            parcel.city: _draw_offers(OFFERED[task.kind], task.metadata["deadline"], names, episode.rng)
+            for parcel in task.metadata["parcels"]
+        }
+        episode.state = {"offers": offers, "busy": self.busy, "quoted": set()}
+        episode.metrics["busy"] = 0
+
+    def reward(self, task: Task, answer: str, episode: Episode) -> dict[str, float]:
+        offers: Mapping[str, Sequence[Offer]] = episode.state["offers"]
+        deadline = task.metadata["deadline"]
+        best = [cheapest(of_city, deadline) for of_city in offers.values()]
+        if not all(offer.carrier in episode.state["quoted"] for of_city in offers.values() for offer in of_city):
+            episode.tag("unquoted")
+        said = _WORDS.findall(answer)
+        named = {str(offer): offer for of_city in offers.values() for offer in of_city}
+        chosen = [named[pair] for pair in map(" ".join, zip(said[::2], said[1::2], strict=False)) if pair in named]
+        return {
+            "reward": float(said == [word for offer in best for word in str(offer).split()]),
+            "forgot_deadline": float(any(deadline and offer.days > deadline for offer in chosen)),
+            "dearer": float(any(offer.days <= (deadline or 9) and offer not in best for offer in chosen)),
+        }
+
+    def expert(self, task: Task, seed: int, style: str = "gold") -> Policy:
+        """`gold` asks every carrier, retries and chooses right; `demo` is the imperfect play of warm starts."""
+        return Sender(task, None if style == "gold" else self, random.Random(seed))
+
+
+class Sender:
+    """Plays by what it reads: lists each city's carriers, gets their quotes, drops those too late, names the cheapest.
+
+    With `habits` (an env's demo_* numbers) it makes the mistakes that they ask for.
+    """
+
+    def __init__(self, task: Task, habits: ShippingEnv | None, rng: random.Random):
+        self._parcels: Sequence[Parcel] = task.metadata["parcels"]
+        self._deadline: int = task.metadata["deadline"]
+        self._habits = habits
+        self._rng = rng
+
+    def __call__(self, conversation: Sequence[Message]) -> Message:
+        listed: dict[str, list[str]] = {}
+        quoted: dict[str, Offer] = {}
+        calls: list[tuple[str, Mapping[str, Any]]] = []
+        busy = False
+        for message in conversation:
+            if message.role == "assistant":
+                calls += [(made.name, made.arguments) for made in message.tool_calls]
+            elif message.role == "tool":
+                busy = message.text == "busy"
+                name, arguments = calls[-1]
+                if not busy and name == "list_carriers":
+                    listed[arguments["city"]] = message.text.split()
+                elif not busy:
+                    price, _, days, _ = message.text.split()
+                    quoted[arguments["carrier"]] = Offer(arguments["carrier"], int(price), int(days))
+        if self._gives_up(bool(calls), busy):
+            return say(GIVES_UP)
+        if busy:
+            name, arguments = calls[-1]
+            return call(name, f"call_{len(calls)}", **arguments)
+        return self._go_on(listed, quoted, f"call_{len(calls)}")
+
+    def _go_on(self, listed: Mapping[str, Sequence[str]], quoted: Mapping[str, Offer], call_id: str) -> Message:
+        chosen = []
+        for parcel in self._parcels:
+            if parcel.city not in listed:
+                return call("list_carriers", call_id, city=parcel.city)
+            carriers = listed[parcel.city]
+            known = [quoted[carrier] for carrier in carriers if carrier in quoted]
+            if len(known) < len(carriers) and not (known and self._is("demo_hasty")):
+                return call("quote", call_id, kg=parcel.kg, carrier=carriers[len(known)])
+            chosen.append(known[-1] if self._is("demo_careless") else cheapest(known, self._deadline))
+        return say(", ".join(map(str, chosen)))
+
+    def _gives_up(self, begun: bool, busy: bool) -> bool:
+        if busy:
+            return self._habits is not None and not self._is("demo_retry")
+        return not begun and self._is("demo_mistakes")
+
+    def _is(self, habit: str) -> bool:
+        return self._habits is not None and self._rng.random() < getattr(self._habits, habit)
+
+
+def cheapest(offers: Sequence[Offer], deadline: int) -> Offer:
+    """The cheapest offer that is in time (deadline 0: any is); the cheapest of all where none is."""
+    in_time = [offer for offer in offers if not deadline or offer.days <= deadline]
+    return min(in_time or offers, key=lambda offer: offer.price)
+
+
+def _draw_offers(count: int, deadline: int, names: Iterator[int], rng: np.random.Generator) -> list[Offer]:
+    tens = rng.permutation(9)[:count] + 1
+    prices = tens * 10 + rng.integers(10, size=count)
+    days = rng.integers(DAYS.start, DAYS.stop, size=count)
+    if deadline and days.min() > deadline:
+        days[rng.integers(count)] = rng.integers(1, deadline + 1)
+    drawn = zip(prices.tolist(), days.tolist(), strict=True)
+    return [Offer(CARRIERS[next(names)], price, days) for price, days in drawn]
+
+
+@lru_cache(maxsize=len(SIZES))
+def generate(split: str) -> TaskSet:
+    """The tasks of a split, always the same ones: kind i % 4, no question twice, each split by the question's hash."""
+    seen: set[str] = set()
+    kinds = {kind: _tasks(kind, split, seen) for kind in KINDS}
+    names = itertools.islice(itertools.cycle(KINDS), SIZES[split])
+    return TaskSet(_task(f"{split}-{i}", kind, *next(kinds[kind])) for i, kind in enumerate(names))
+
+
+def _task(task_id: str, kind: str, prompt: str, parcels: tuple[Parcel, ...], deadline: int) -> Task:
+    return Task(task_id, prompt, None, kind, {"parcels": parcels, "deadline": deadline})
+
+
+def _tasks(kind: str, split: str, seen: set[str]) -> Iterator[tuple[str, tuple[Parcel, ...], int]]:
+    rng = random.Random(f"Shipping-v0 {kind}")
+    while True:
+        cities = rng.sample(CITIES, 2 if kind == "two_parcels" else 1)
+        parcels = tuple(Parcel(rng.choice(KG), city) for city in cities)
+        deadline = 0 if kind == "cheapest" else rng.choice(DEADLINES)
+        what = " and ".join(f"{parcel.kg} kg to {parcel.city}" for parcel in parcels)
+        prompt = f"Cheapest carrier and price for {what}{f' within {deadline} days' if deadline else ''}?"
+        if prompt not in seen and held_out(prompt, HOLDOUT) == (split == "test"):
+            seen.add(prompt)
+            yield prompt, parcels, deadline
