@@ -25,6 +25,7 @@ BUILT_IN: dict[str, str] = {
     "agentgym/GSM8KTool-v0": "agentgym.envs.gsm8k_tool:GSM8KToolEnv",
     "agentgym/PythonMath-v0": "agentgym.envs.python_math:PythonMathEnv",
     "agentgym/Shipping-v0": "agentgym.envs.shipping:ShippingEnv",
+    "agentgym/Treasure-v0": "agentgym.envs.games.treasure:TreasureEnv",
     "agentgym/CodeTests-v0": "agentgym.envs.code_tests:CodeTestsEnv",
 }
 _ID = "__agentgym_id__"  # on a registered function: the env it became
