@@ -34,7 +34,7 @@ class House:
     taken: bool = False
 
     def describe(self) -> str:
-        """The room the agent is in: its doors and what lies there, such as "hall: doors to attic, study; here a key"."""
+        """The room the agent is in, its doors, what lies there: "hall: doors to attic, study; here a key"."""
         things = ["a key"] if self.key == self.here else []
         if self.hidden == self.here and not self.taken:
             things.append(f"the {self.treasure}")
