@@ -137,7 +137,8 @@ class ShellTaskEnv(ToolEnv):
         if not answer.strip() or len(answer) > _MAX_ANSWER:
             return {"reward": 0.0, "answered": 0.0, "done": 0.0}
         job: Job = episode.state["job"]
-        done = job.expected is None or await _files_below(job.top, episode) == job.expected
+        # an agent that called nothing has changed nothing: no sandbox is made to see that
+        done = job.expected is None or (bool(episode.calls) and await _files_below(job.top, episode) == job.expected)
         truth = await _truth(job, episode) if job.truth else job.answer
         answered = not truth or _agree(answer, truth, task.metadata.get("compare", "words"))
         return {"reward": float(done and answered), "answered": float(answered), "done": float(done)}

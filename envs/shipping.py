@@ -97,7 +97,7 @@ def quote(kg: int, carrier: str, episode: Episode) -> str:
             if offer.carrier == carrier:
                 if kg == parcel.kg:
                     episode.state["quoted"].add(carrier)
-                return f"{_price_of(offer, kg, parcel)} in {offer.days} days"
+                return f"{carrier} {_price_of(offer, kg, parcel)} in {offer.days} days"
     raise BadArguments(f"there is no carrier {carrier!r} for your parcels")
 
 
@@ -119,7 +119,7 @@ class ShippingEnv(ToolEnv):
     `two_parcels`: two cities of 3 carriers each, and one deadline.
 
     ## Tools
-    `list_carriers(city)` -> names. `quote(kg, carrier)` -> "34 in 2 days". Either may say `busy`.
+    `list_carriers(city)` -> names. `quote(kg, carrier)` -> "otter 34 in 2 days". Either may say `busy`.
 
     ## Starting state
     For each city its carriers, each with a price of 10 to 99 and 1 to 9 days, drawn from the episode's generator. No
@@ -158,12 +158,12 @@ class ShippingEnv(ToolEnv):
     def __init__(
         self,
         *args: Any,
-        busy: float = 0.1,
+        busy: float = 0.15,
         kinds: Sequence[str] = KINDS,
-        demo_mistakes: float = 0.2,
+        demo_mistakes: float = 0.4,
         demo_retry: float = 0.1,
-        demo_hasty: float = 0.2,
-        demo_careless: float = 0.5,
+        demo_hasty: float = 0.1,
+        demo_careless: float = 0.3,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -236,8 +236,8 @@ class Sender:
                 if not busy and name == "list_carriers":
                     listed[arguments["city"]] = message.text.split()
                 elif not busy:
-                    price, _, days, _ = message.text.split()
-                    quoted[arguments["carrier"]] = Offer(arguments["carrier"], int(price), int(days))
+                    carrier, price, _, days, _ = message.text.split()
+                    quoted[carrier] = Offer(carrier, int(price), int(days))
         if self._gives_up(bool(calls), busy):
             return say(GIVES_UP)
         if busy:
