@@ -50,7 +50,7 @@ def of(tmp_path: Path, *given: Any, **options: Any) -> ShellTaskEnv:
 
 
 def test_every_kind_has_its_files_and_one_outcome() -> None:
-    for task in generate("train")[:70]:
+    for task in generate("train")[:28]:
         chore = task.metadata["chore"]
         job, again, other = (draw(chore, np.random.default_rng(seed)) for seed in (1, 1, 2))
         assert job == again
@@ -67,8 +67,8 @@ def test_every_kind_has_its_files_and_one_outcome() -> None:
 
 def test_answers_are_too_many_to_guess() -> None:
     chores = [task.metadata["chore"] for task in generate("train")]
-    answers = [draw(chore, np.random.default_rng(i)).answer for i, chore in enumerate(chores)]
-    assert max(answers.count(answer) for answer in answers) <= 4
+    answers = [draw(chore, np.random.default_rng(i)).answer for i, chore in enumerate(chores[:140])]
+    assert max(answers.count(answer) for answer in answers) <= 3
 
 
 def test_work_is_compared_file_by_file() -> None:
@@ -112,7 +112,8 @@ def test_what_the_agent_does_to_its_shell_decides_nothing() -> None:
     answer = env.episode.state["job"].answer
     tamper = (
         "alias find=true; tar() { :; }; python3() { :; }; export -f python3 2>/dev/null; mkdir bin\n"
-        "printf '#!/bin/sh\\nexit 0\\n' > bin/python3; chmod +x bin/python3; export PATH=$PWD/bin:$PATH BASH_ENV=$PWD/rc\n"
+        "printf '#!/bin/sh\\nexit 0\\n' > bin/python3; chmod +x bin/python3\n"
+        "export PATH=$PWD/bin:$PATH BASH_ENV=$PWD/rc\n"
         "echo 'exit 0' > rc; cp rc .bashrc; cp rc .profile; echo 'raise SystemExit' > tarfile.py"
     )
     drive(env.astep(call("shell", command=tamper)))
@@ -180,7 +181,7 @@ def test_a_row_whose_own_command_fails_is_unscored(tmp_path: Path) -> None:
         ({"create": {"init": {"file": "init/a.sh"}}}, "the script init/a.sh, which the row does not hold"),
         ({"start": "python3 -c 'loop' &"}, "processes of its machine"),
         ({"create": {"init": "(sleep 60) &"}}, "processes of its machine ('&')"),
-        ({"evaluation": {"check": {"file": "check/0.sh"}}}, "the script 0.sh, which the row does not hold"),
+        ({"evaluation": {"check": {"file": "check/0.sh"}}}, "the script check/0.sh, which the row does not hold"),
         ({"evaluation": {"check": [None, {"file": "check/integer-match.py"}]}}, "the answer: it has no command"),
         ({"evaluation": {"check": [None, {"file": "integer-match.py"}], "example": "date +%s"}}, "luck"),
     ],
@@ -197,7 +198,7 @@ def test_rows_that_need_what_is_not_here_are_refused_or_left_out(tmp_path: Path,
 
 def test_nl2bash_rows_want_a_file_system(tmp_path: Path, play: Callable[..., Any]) -> None:
     path = write(tmp_path, BASH)
-    with pytest.raises(DataError, match=r"row 1: needs the file system .* sandbox.image"):
+    with pytest.raises(DataError, match=r"row 1: needs the file system .*\(sandbox.image"):
         ShellTaskEnv(data=path).tasks()
     env = ShellTaskEnv(data=path, sandbox={"setup": "printf '1\\n2\\n' > a.txt"})
     assert play(env, "gold")[1].reward == 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -149,7 +150,7 @@ def test_tasks() -> None:
 
 @pytest.mark.parametrize("kinds", [["fast"], [], "many"])
 def test_kinds_that_are_none(kinds: Any) -> None:
-    with pytest.raises(ConfigError, match="kinds = .*give a list of some of cheapest, deadline"):
+    with pytest.raises(ConfigError, match=r"kinds = .*give a list of some of cheapest, deadline"):
         ShippingEnv(kinds=kinds)
 
 
@@ -160,7 +161,7 @@ def test_demonstrations_are_imperfect_as_asked(play: Callable[..., Any]) -> None
         _, _, messages = play(env, "demo", seed=seed, index=seed)
         asked += 1
         gave_up += len(messages) == 2
-        for before, after in zip(messages[:-1], messages[1:], strict=True):
+        for before, after in pairwise(messages):
             if before.text == "busy":
                 busy += 1
                 retried += bool(after.tool_calls)
