@@ -27,6 +27,7 @@ BUILT_IN: dict[str, str] = {
     "agentgym/Shipping-v0": "agentgym.envs.shipping:ShippingEnv",
     "agentgym/Treasure-v0": "agentgym.envs.games.treasure:TreasureEnv",
     "agentgym/ShellTask-v0": "agentgym.envs.shell_task:ShellTaskEnv",
+    "agentgym/Mastermind-v0": "agentgym.envs.games.mastermind:MastermindEnv",
     "agentgym/CodeTests-v0": "agentgym.envs.code_tests:CodeTestsEnv",
 }
 _ID = "__agentgym_id__"  # on a registered function: the env it became
