@@ -18,7 +18,7 @@ from agentgym.errors import DataError
 from agentgym.types import Task
 
 CHECKS = ("integer-match.py", "string-match.py")
-"""AgentBench's scripts that compare an answer with the output of the row's own command; ours do as they do."""
+"""AgentBench's scripts that compare an answer with the output of the row's own command: as integers, as text."""
 ROOT = re.compile(r"\b(useradd|usermod|groupadd|chpasswd|passwd|sudo|su|chown|apt|apt-get|service|systemctl|mount)\s")
 ELSEWHERE = re.compile(r"(?<![\w.~$}/-])/(?!dev/|tmp\b|bin/|usr/bin/|proc/)[A-Za-z][\w.-]*")
 PROCESSES = re.compile(r"(?<!&)&(?![&>\d])|\b(ps|pgrep|top|pidof|jobs|nproc|free|uptime|df|who|w)\b")

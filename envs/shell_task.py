@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import re
 import tarfile
@@ -102,20 +103,18 @@ class ShellTaskEnv(ToolEnv):
         return split_tasks(tasks, split, 0.0 if files.test else self.holdout)
 
     def _runnable(self, paths: Sequence[str]) -> list[Task]:
+        furnished = self.sandbox.get("image") or self.sandbox.get("dockerfile") or self.sandbox.get("setup")
         tasks: list[Task] = []
-        for path in paths:
-            for number, (where, row) in enumerate(rows(path)):
-                try:
-                    task = read_row(row, f"{len(tasks)}" if self.unrunnable != "skip" else str(number))
-                except ValueError as e:
-                    raise DataError(f"{where}: {e}") from None
-                needs = task.metadata["needs"]
-                if task.kind == "nl2bash" and (self.sandbox.get("image") or self.sandbox.get("setup")):
-                    needs = ""
-                if needs and self.unrunnable == "refuse":
-                    raise DataError(f"{where}: needs {needs}. Leave such rows out with env.args.unrunnable=skip")
-                if not needs or self.unrunnable == "keep":
-                    tasks.append(task)
+        for number, (where, row) in enumerate(itertools.chain.from_iterable(map(rows, paths))):
+            try:
+                task = read_row(row, str(number))
+            except ValueError as e:
+                raise DataError(f"{where}: {e}") from None
+            needs = "" if furnished and task.kind == "nl2bash" else task.metadata["needs"]
+            if needs and self.unrunnable == "refuse":
+                raise DataError(f"{where}: needs {needs}. Leave such rows out with env.args.unrunnable=skip")
+            if not needs or self.unrunnable == "keep":
+                tasks.append(task)
         if not tasks:
             raise DataError(
                 f"{paths[0]}: no row in it that can be played here; see unrunnable in the env's description"

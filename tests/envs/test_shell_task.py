@@ -219,6 +219,7 @@ def test_nl2bash_rows_want_a_file_system(tmp_path: Path, play: Callable[..., Any
         ({"question": "q", "answer": "1", "files": ["a"]}, "'files': expected an object of texts"),
         ({"query": "q", "gold": ""}, "'gold': expected text"),
         ({"description": "d", "evaluation": 3}, "'evaluation': expected an object"),
+        ({"description": "d", "evaluation": {"match": " "}}, "'evaluation': its 'match' is empty"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, row: Any, message: str) -> None:
