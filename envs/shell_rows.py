@@ -116,6 +116,8 @@ def _agentbench(row: Mapping[str, Any], default_id: str) -> Task:
     needs = ""
     if isinstance(match, Mapping):
         match = match.get("answer")
+    if match is not None and not str(match).strip():
+        raise ValueError("'evaluation': its 'match' is empty")
     if match is None and compare not in CHECKS:
         needs = f"the script {compare or 'of its check'}, which the row does not hold"
     elif match is None and not gold:
