@@ -1,4 +1,4 @@
-"""`agentgym/Shipping-v0`: list carriers, get their quotes, keep to the deadline, choose the cheapest."""
+"""`agentgym/Shipping-v0`: list carriers, get their quotes, keep to the deadline, ship with the cheapest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agentgym.envs.tool_env import ToolEnv
 from agentgym.errors import ConfigError
 from agentgym.protocols import Policy
 from agentgym.tools.arguments import BadArguments
-from agentgym.tools.decorator import ToolBusy, tool
+from agentgym.tools.decorator import ToolBusy, ToolFailed, tool
 from agentgym.tools.episode import Episode
 from agentgym.types import Message, Task
 
@@ -57,9 +57,6 @@ class Offer:
     price: int
     days: int
 
-    def __str__(self) -> str:
-        return f"{self.carrier} {self.price}"
-
 
 def _may_be_busy(episode: Episode) -> None:
     if episode.rng.random() < episode.state["busy"]:
@@ -84,20 +81,42 @@ def list_carriers(city: str, episode: Episode) -> str:
 
 @tool
 def quote(kg: int, carrier: str, episode: Episode) -> str:
-    """What a carrier asks to bring a parcel to the city that it serves, and how many days it takes. A busy tool should
-    be called again. Answer with the carrier and its price alone, such as: otter 34. Two parcels: otter 34, lynx 20
+    """What a carrier asks for a parcel to the city that it serves, and its days. A busy tool should be called again.
 
     Args:
         kg: weight of the parcel
         carrier: the carrier's name, such as otter
     """
     _may_be_busy(episode)
-    for parcel, offers in zip(episode.task.metadata["parcels"], episode.state["offers"].values(), strict=True):
+    city, offer = _find(carrier, episode)
+    parcel = next(parcel for parcel in episode.task.metadata["parcels"] if parcel.city == city)
+    if kg == parcel.kg:
+        episode.state["quoted"].add(carrier)
+    return f"{carrier}: {_price_of(offer, kg, parcel)} in {offer.days} days"
+
+
+@tool
+def ship(carrier: str, episode: Episode) -> str:
+    """Send the parcel to the city that a carrier serves with that carrier, for good. Answer with the number of the
+    receipt alone (two parcels: both, in the order asked). A busy tool should be called again.
+
+    Args:
+        carrier: the carrier's name, such as otter
+    """
+    _may_be_busy(episode)
+    city, offer = _find(carrier, episode)
+    if city in episode.state["shipped"]:
+        raise ToolFailed(f"the parcel to {city} is already on its way")
+    episode.state["shipped"][city] = offer
+    return f"receipt {episode.state['receipts'][city]}"
+
+
+def _find(carrier: str, episode: Episode) -> tuple[str, Offer]:
+    """The city that a carrier serves, and what it asks."""
+    for city, offers in episode.state["offers"].items():
         for offer in offers:
             if offer.carrier == carrier:
-                if kg == parcel.kg:
-                    episode.state["quoted"].add(carrier)
-                return f"{carrier} {_price_of(offer, kg, parcel)} in {offer.days} days"
+                return city, offer
     raise BadArguments(f"there is no carrier {carrier!r} for your parcels")
 
 
@@ -110,29 +129,32 @@ class ShippingEnv(ToolEnv):
     """Parcels to send as cheaply as possible, with carriers whose prices and days only a tool knows.
 
     ## Description
-    "Cheapest carrier and price for 7 kg to Oslo within 3 days?": which carriers go there, what each asks and how long
-    it takes are drawn anew for each episode. The agent lists the carriers, gets the quotes, drops those that are too
-    late, compares and names its choice. Each call is answered "busy" with probability `busy` and must be made again.
+    "Ship 7 kg to Oslo within 3 days, as cheap as possible.": which carriers go there, what each asks and how long it
+    takes are drawn anew for each episode. The agent lists the carriers, gets the quotes, drops those that are too
+    late, compares, ships with the cheapest, once and for all, and says the number of the receipt. Each call is
+    answered "busy" with probability `busy` and must be made again.
 
     ## Kinds
     `cheapest`: 3 carriers, no deadline. `deadline`: 3 carriers, a deadline. `many`: 5 carriers, a deadline.
     `two_parcels`: two cities of 3 carriers each, and one deadline.
 
     ## Tools
-    `list_carriers(city)` -> names. `quote(kg, carrier)` -> "otter 34 in 2 days". Either may say `busy`.
+    `list_carriers(city)` -> names. `quote(kg, carrier)` -> "otter: 34 in 2 days". `ship(carrier)` -> "receipt 4821".
+    Each may say `busy`.
 
     ## Starting state
-    For each city its carriers, each with a price of 10 to 99 and 1 to 9 days, drawn from the episode's generator. No
-    two prices for a city share their tens, so there is no tie; at least one carrier is in time. No system message.
+    For each city its carriers, each with a price of 10 to 99 and 1 to 9 days, and a receipt of four digits, drawn
+    from the episode's generator. No two prices for a city share their tens, so there is no tie; at least one carrier
+    is in time. No system message.
 
     ## Reward
-    `reward`: 1 if the agent's own last message is the right carrier and its exact price and nothing else
-    (punctuation aside), for each parcel, in the order asked; else 0. Tags: `after_busy`, a call was answered busy;
-    `unquoted`, not every carrier was asked. Metrics, 1 or 0: `forgot_deadline`, a choice was too late; `dearer`, a
-    choice was in time and quoted right, but not the cheapest; and `busy`, `tool_calls`, `tool_errors`.
+    `reward`: 1 if every parcel is on its way with the cheapest carrier that is in time, and the agent's own last
+    message is the receipt's number (two: in the order asked) and nothing else; else 0. Tags: `after_busy`, a call was
+    answered busy; `unquoted`, not every carrier was asked. Metrics, 1 or 0: `forgot_deadline`, a parcel was sent too
+    late; `dearer`, one in time, but not with the cheapest; and `busy`, `tool_calls`, `tool_errors`.
 
-    Guessing: a player who asks nothing names carrier and price with a chance of 1 in 1,440. One who asks a single
-    carrier and takes it is right in 1/3 of `cheapest`, less where there is a deadline or are more carriers.
+    Guessing: who ships nothing has no receipt to tell (1 in 9,000). Who ships with any carrier, or with the first that
+    it asked, is right in 1/3 of `cheapest` and of `deadline`, 1/5 of `many`, 1/9 of `two_parcels`.
 
     ## Episode end
     Terminated by an answer (or 3 malformed messages in a row), truncated after `max_turns` = 24 messages.
@@ -144,14 +166,14 @@ class ShippingEnv(ToolEnv):
     busy: probability that a call is answered "busy". kinds: those to play, default all.
     demo_mistakes: probability that the `demo` expert answers "none" straight away.
     demo_retry: probability that it calls a busy tool again; else it answers "none".
-    demo_hasty: probability, after each quote that is not the last, that it asks no further and chooses.
-    demo_careless: probability that it takes the carrier it asked last, whatever that costs and however late it is.
+    demo_hasty: probability, after each quote that is not the last, that it asks no further and ships.
+    demo_careless: probability that it ships with the carrier it asked last, whatever that costs and takes.
 
     ## Versions
     v0: first.
     """
 
-    tools = (list_carriers, quote)
+    tools = (list_carriers, quote, ship)
     weights = {"forgot_deadline": 0.0, "dearer": 0.0}  # noqa: RUF012 - read-only
     max_turns = 24
 
@@ -160,8 +182,8 @@ class ShippingEnv(ToolEnv):
         *args: Any,
         busy: float = 0.15,
         kinds: Sequence[str] = KINDS,
-        demo_mistakes: float = 0.4,
-        demo_retry: float = 0.1,
+        demo_mistakes: float = 0.3,
+        demo_retry: float = 0.15,
         demo_hasty: float = 0.1,
         demo_careless: float = 0.3,
         **kwargs: Any,
@@ -187,22 +209,23 @@ class ShippingEnv(ToolEnv):
             parcel.city: _draw_offers(OFFERED[task.kind], task.metadata["deadline"], names, episode.rng)
             for parcel in task.metadata["parcels"]
         }
-        episode.state = {"offers": offers, "busy": self.busy, "quoted": set()}
+        receipts = dict(zip(offers, episode.rng.integers(1000, 10_000, size=len(offers)).tolist(), strict=True))
+        episode.state = {"offers": offers, "receipts": receipts, "busy": self.busy, "quoted": set(), "shipped": {}}
         episode.metrics["busy"] = 0
 
     def reward(self, task: Task, answer: str, episode: Episode) -> dict[str, float]:
         offers: Mapping[str, Sequence[Offer]] = episode.state["offers"]
+        shipped: Mapping[str, Offer] = episode.state["shipped"]
         deadline = task.metadata["deadline"]
-        best = [cheapest(of_city, deadline) for of_city in offers.values()]
+        best = {city: cheapest(of_city, deadline) for city, of_city in offers.items()}
         if not all(offer.carrier in episode.state["quoted"] for of_city in offers.values() for offer in of_city):
             episode.tag("unquoted")
-        said = _WORDS.findall(answer)
-        named = {str(offer): offer for of_city in offers.values() for offer in of_city}
-        chosen = [named[pair] for pair in map(" ".join, zip(said[::2], said[1::2], strict=False)) if pair in named]
+        late = {city for city, offer in shipped.items() if deadline and offer.days > deadline}
+        told = _WORDS.findall(answer) == [str(receipt) for receipt in episode.state["receipts"].values()]
         return {
-            "reward": float(said == [word for offer in best for word in str(offer).split()]),
-            "forgot_deadline": float(any(deadline and offer.days > deadline for offer in chosen)),
-            "dearer": float(any(offer.days <= (deadline or 9) and offer not in best for offer in chosen)),
+            "reward": float(shipped == best and told),
+            "forgot_deadline": float(bool(late)),
+            "dearer": float(any(offer != best[city] for city, offer in shipped.items() if city not in late)),
         }
 
     def expert(self, task: Task, seed: int, style: str = "gold") -> Policy:
@@ -211,7 +234,7 @@ class ShippingEnv(ToolEnv):
 
 
 class Sender:
-    """Plays by what it reads: lists each city's carriers, gets their quotes, drops those too late, names the cheapest.
+    """Plays by what it reads: lists each city's carriers, gets their quotes, drops those too late, ships the cheapest.
 
     With `habits` (an env's demo_* numbers) it makes the mistakes that they ask for.
     """
@@ -225,6 +248,7 @@ class Sender:
     def __call__(self, conversation: Sequence[Message]) -> Message:
         listed: dict[str, list[str]] = {}
         quoted: dict[str, Offer] = {}
+        receipts: list[str] = []
         calls: list[tuple[str, Mapping[str, Any]]] = []
         busy = False
         for message in conversation:
@@ -233,29 +257,33 @@ class Sender:
             elif message.role == "tool":
                 busy = message.text == "busy"
                 name, arguments = calls[-1]
+                words = message.text.split()
                 if not busy and name == "list_carriers":
-                    listed[arguments["city"]] = message.text.split()
+                    listed[arguments["city"]] = words
+                elif not busy and name == "quote":
+                    quoted[arguments["carrier"]] = Offer(arguments["carrier"], int(words[1]), int(words[3]))
                 elif not busy:
-                    carrier, price, _, days, _ = message.text.split()
-                    quoted[carrier] = Offer(carrier, int(price), int(days))
+                    receipts.append(words[1])
         if self._gives_up(bool(calls), busy):
             return say(GIVES_UP)
         if busy:
             name, arguments = calls[-1]
             return call(name, f"call_{len(calls)}", **arguments)
-        return self._go_on(listed, quoted, f"call_{len(calls)}")
+        if len(receipts) == len(self._parcels):
+            return say(" ".join(receipts))
+        return self._send(self._parcels[len(receipts)], listed, quoted, f"call_{len(calls)}")
 
-    def _go_on(self, listed: Mapping[str, Sequence[str]], quoted: Mapping[str, Offer], call_id: str) -> Message:
-        chosen = []
-        for parcel in self._parcels:
-            if parcel.city not in listed:
-                return call("list_carriers", call_id, city=parcel.city)
-            carriers = listed[parcel.city]
-            known = [quoted[carrier] for carrier in carriers if carrier in quoted]
-            if len(known) < len(carriers) and not (known and self._is("demo_hasty")):
-                return call("quote", call_id, kg=parcel.kg, carrier=carriers[len(known)])
-            chosen.append(known[-1] if self._is("demo_careless") else cheapest(known, self._deadline))
-        return say(", ".join(map(str, chosen)))
+    def _send(
+        self, parcel: Parcel, listed: Mapping[str, Sequence[str]], quoted: Mapping[str, Offer], call_id: str
+    ) -> Message:
+        if parcel.city not in listed:
+            return call("list_carriers", call_id, city=parcel.city)
+        carriers = listed[parcel.city]
+        known = [quoted[carrier] for carrier in carriers if carrier in quoted]
+        if len(known) < len(carriers) and not (known and self._is("demo_hasty")):
+            return call("quote", call_id, kg=parcel.kg, carrier=carriers[len(known)])
+        chosen = known[-1] if self._is("demo_careless") else cheapest(known, self._deadline)
+        return call("ship", call_id, carrier=chosen.carrier)
 
     def _gives_up(self, begun: bool, busy: bool) -> bool:
         if busy:
@@ -302,7 +330,7 @@ def _tasks(kind: str, split: str, seen: set[str]) -> Iterator[tuple[str, tuple[P
         parcels = tuple(Parcel(rng.choice(KG), city) for city in cities)
         deadline = 0 if kind == "cheapest" else rng.choice(DEADLINES)
         what = " and ".join(f"{parcel.kg} kg to {parcel.city}" for parcel in parcels)
-        prompt = f"Cheapest carrier and price for {what}{f' within {deadline} days' if deadline else ''}?"
+        prompt = f"Ship {what}{f' within {deadline} days' if deadline else ''}, as cheap as possible."
         if prompt not in seen and held_out(prompt, HOLDOUT) == (split == "test"):
             seen.add(prompt)
             yield prompt, parcels, deadline

@@ -12,6 +12,7 @@ import pytest
 from agentgym.envs.script import call, say
 from agentgym.envs.shipping import CARRIERS, KINDS, OFFERED, Offer, ShippingEnv, cheapest, generate
 from agentgym.errors import ConfigError
+from agentgym.protocols import Step
 from agentgym.tools.driving import drive
 
 
@@ -46,63 +47,50 @@ def test_offers_are_drawn_anew_and_have_one_best(kind: str) -> None:
     assert not deadline or lures / places.total() > 0.25  # who forgets the deadline is often wrong
 
 
-def test_only_the_right_carrier_at_its_exact_price_pays() -> None:
+def sent(env: ShippingEnv, kind: str, *carriers: str, answer: str = "{}", seed: int = 0) -> Step:
+    """The end of an episode that ships with these carriers and answers with the receipts."""
+    begin(env, kind, seed)
+    told = [drive(env.astep(call("ship", carrier=carrier))).messages[0].text for carrier in carriers]
+    receipts = " ".join(text.removeprefix("receipt ") for text in told)
+    return drive(env.astep(say(answer.format(receipts))))
+
+
+def test_only_the_right_carrier_and_its_receipt_pay() -> None:
     env = ShippingEnv(busy=0.0)
-    for number in range(5):
-        offers, deadline = begin(env, "deadline", number=number)
+    for seed in range(5):
+        offers, deadline = begin(env, "deadline", seed)
+        assert env.episode is not None
+        [receipt] = env.episode.state["receipts"].values()
         [of_city] = offers.values()
         best = cheapest(of_city, deadline)
-        other = next(offer for offer in of_city if offer is not best)
-        for text, reward in (
-            (f"{best}", 1.0),
-            (f" {best.carrier}: {best.price}.\n", 1.0),
-            (f"{best.carrier}", 0.0),
-            (f"{best.carrier} {best.price + 1}", 0.0),
-            (f"{other.carrier} {best.price}", 0.0),
-            (f"{other}", 0.0),
-            (", ".join(map(str, of_city)), 0.0),
-            (f"{best} {best}", 0.0),
-        ):
-            begin(env, "deadline", number=number)
-            assert drive(env.astep(say(text))).reward == reward, text
-
-
-def test_two_parcels_are_both_to_be_right_and_in_order() -> None:
-    env = ShippingEnv()
-    offers, deadline = begin(env, "two_parcels")
-    one, two = (str(cheapest(of_city, deadline)) for of_city in offers.values())
-    for text, reward in ((f"{one}, {two}", 1.0), (f"{two}, {one}", 0.0), (one, 0.0), (f"{one}, none", 0.0)):
-        begin(env, "two_parcels")
-        assert drive(env.astep(say(text))).reward == reward
-
-
-def test_what_went_wrong_is_told() -> None:
-    env = ShippingEnv(busy=0.0)
-    seen = set()
-    for seed in range(60):
-        offers, deadline = begin(env, "deadline", seed)
-        [of_city] = offers.values()
-        for index, offer in enumerate(of_city):
-            begin(env, "deadline", seed)
-            step = drive(env.astep(say(str(of_city[index]))))
-            late = offer.days > deadline
-            dearer = not late and offer != cheapest(of_city, deadline)
-            assert (step.components["forgot_deadline"], step.components["dearer"]) == (late, dearer)
+        for answer, reward in (("{}", 1.0), (" {}.\n", 1.0), ("done", 0.0), ("{0} {0}", 0.0), ("1{}", 0.0), ("", 0.0)):
+            assert sent(env, "deadline", best.carrier, answer=answer, seed=seed).reward == reward, answer
+        assert sent(env, "deadline", answer=str(receipt), seed=seed).reward == 0  # never shipped
+        for offer in of_city:
+            step = sent(env, "deadline", offer.carrier, seed=seed)
+            assert step.reward == (offer is best)
+            assert (step.components["forgot_deadline"] > 0) == (offer.days > deadline)
+            assert (step.components["dearer"] > 0) == (offer.days <= deadline and offer is not best)
             assert step.tags == ("unquoted",)
-            seen.add((late, dearer))
-    assert len(seen) == 3
-    offers, _ = begin(env, "cheapest")
-    kg = env.episode.task.metadata["parcels"][0].kg  # type: ignore[union-attr]
-    for offer in next(iter(offers.values())):
-        drive(env.astep(call("quote", kg=kg, carrier=offer.carrier)))
-    assert drive(env.astep(say("none"))).tags == ()
+
+
+def test_two_parcels_are_both_to_be_right_and_told_in_order() -> None:
+    env = ShippingEnv(busy=0.0)
+    offers, deadline = begin(env, "two_parcels")
+    one, two = (cheapest(of_city, deadline).carrier for of_city in offers.values())
+    other = next(offer.carrier for offer in next(iter(offers.values())) if offer.carrier != one)
+    assert sent(env, "two_parcels", one, two).reward == 1
+    assert sent(env, "two_parcels", two, one).reward == 0  # sent right, told in the other order
+    assert sent(env, "two_parcels", one).reward == 0
+    assert sent(env, "two_parcels", other, two).reward == 0
 
 
 def test_tools() -> None:
     env = ShippingEnv(busy=0.0)
     offers, _ = begin(env, "cheapest")
     [(city, of_city)] = offers.items()
-    kg = env.episode.task.metadata["parcels"][0].kg  # type: ignore[union-attr]
+    assert env.episode is not None
+    kg = env.episode.task.metadata["parcels"][0].kg
 
     def told(name: str, **arguments: Any) -> str:
         return drive(env.astep(call(name, **arguments))).messages[0].text
@@ -110,11 +98,26 @@ def test_tools() -> None:
     assert told("list_carriers", city=city).split() == [offer.carrier for offer in of_city]
     assert told("list_carriers", city="Atlantis") == "error: no parcel of yours goes to 'Atlantis'"
     first = of_city[0]
-    assert told("quote", kg=kg, carrier=first.carrier) == f"{first.carrier} {first.price} in {first.days} days"
+    assert told("quote", kg=kg, carrier=first.carrier) == f"{first.carrier}: {first.price} in {first.days} days"
     assert told("quote", kg=2 * kg, carrier=first.carrier).split()[1] == str(2 * first.price)
     assert told("quote", kg=0, carrier=first.carrier).split()[1] == "1"
     foreign = next(name for name in CARRIERS if name not in [offer.carrier for offer in of_city])
-    assert told("quote", kg=kg, carrier=foreign) == f"error: there is no carrier {foreign!r} for your parcels"
+    for name in ("quote", "ship"):
+        arguments = {"kg": kg} if name == "quote" else {}
+        assert told(name, carrier=foreign, **arguments) == f"error: there is no carrier {foreign!r} for your parcels"
+    assert told("ship", carrier=first.carrier) == f"receipt {env.episode.state['receipts'][city]}"
+    assert told("ship", carrier=of_city[1].carrier) == f"the parcel to {city} is already on its way"
+    assert env.episode.state["shipped"] == {city: first}
+
+
+def test_who_asked_every_carrier_is_not_tagged() -> None:
+    env = ShippingEnv(busy=0.0)
+    offers, _ = begin(env, "cheapest")
+    assert env.episode is not None
+    kg = env.episode.task.metadata["parcels"][0].kg
+    for offer in next(iter(offers.values())):
+        drive(env.astep(call("quote", kg=kg, carrier=offer.carrier)))
+    assert drive(env.astep(say("none"))).tags == ()
 
 
 def test_the_busy_rate() -> None:
@@ -137,7 +140,7 @@ def test_who_asks_one_carrier_and_takes_it_is_at_the_floor(play: Callable[..., A
     shares = {kind: right[kind] / 200 for kind in KINDS}
     assert shares["cheapest"] == pytest.approx(1 / 3, abs=0.1)
     assert all(share < 0.43 for share in shares.values()), shares
-    assert shares["two_parcels"] < 0.2
+    assert shares["two_parcels"] < 0.22
 
 
 def test_tasks() -> None:
