@@ -7,7 +7,7 @@ import random
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -120,7 +120,8 @@ class TreasureEnv(ToolEnv):
 
     ## Starting state
     A tree of rooms with up to 3 doors each, the treasure in another room than the agent, its number of four digits:
-    all drawn from the episode's generator. Every house can be won. No system message.
+    all drawn from the episode's generator. Every house can be won. Below the question stands what the agent sees of
+    its room. No system message.
 
     ## Reward
     `reward`: 1 if the agent's own last message is the treasure's number and nothing else (spaces aside), and, in
@@ -152,8 +153,8 @@ class TreasureEnv(ToolEnv):
         *args: Any,
         kinds: Sequence[str] = KINDS,
         rooms: int = 0,
-        demo_mistakes: float = 0.4,
-        demo_patience: float = 0.15,
+        demo_mistakes: float = 0.3,
+        demo_patience: float = 0.3,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -176,6 +177,8 @@ class TreasureEnv(ToolEnv):
         house.seen.add(start)
         episode.state = {"house": house}
         episode.metrics |= {"moves": 0, "revisits": 0}
+        asked = episode.messages[-1]
+        episode.messages[-1] = replace(asked, content=f"{asked.text}\n{house.describe()}")
 
     def reward(self, task: Task, answer: str, episode: Episode) -> dict[str, float]:
         house = _house(episode)
@@ -212,6 +215,8 @@ class Map:
                 called += [str(made.arguments.get("room", "")) for made in message.tool_calls]
             elif message.role == "tool":
                 known.note(message.text, called[-1])
+            elif message.role == "user":
+                known.note(message.text.rpartition("\n")[2], "")
         return known
 
     def note(self, text: str, room: str) -> None:
@@ -266,16 +271,15 @@ class Explorer:
 
     def __call__(self, conversation: Sequence[Message]) -> Message:
         known = Map.read(self._about["start"], conversation)
-        call_id = f"call_{sum(len(message.tool_calls) for message in conversation)}"
+        calls = sum(len(message.tool_calls) for message in conversation)
         habits = self._habits
-        if not known.doors:
-            lazy = habits is not None and self._rng.random() < habits.demo_mistakes
-            return say(GIVES_UP) if lazy else call("look", call_id)
+        if habits is not None and not calls and self._rng.random() < habits.demo_mistakes:
+            return say(GIVES_UP)
         tool, argument, value = self._next(known)
         turns_back = tool == "go" and value in known.doors and known.turned_in and not known.number
         if habits is not None and turns_back and self._rng.random() >= habits.demo_patience:
             return say(GIVES_UP)
-        return call(tool, call_id, **{argument: value}) if tool else say(value)
+        return call(tool, f"call_{calls}", **{argument: value}) if tool else say(value)
 
     def _next(self, known: Map) -> tuple[str, str, str]:
         """Tool (none: an answer), the name of its argument, and that."""
