@@ -92,7 +92,7 @@ def quote(kg: int, carrier: str, episode: Episode) -> str:
     parcel = next(parcel for parcel in episode.task.metadata["parcels"] if parcel.city == city)
     if kg == parcel.kg:
         episode.state["quoted"].add(carrier)
-    return f"{carrier}: {_price_of(offer, kg, parcel)} in {offer.days} days"
+    return f"{carrier}: {offer.days} days for {_price_of(offer, kg, parcel)}"
 
 
 @tool
@@ -139,7 +139,7 @@ class ShippingEnv(ToolEnv):
     `two_parcels`: two cities of 3 carriers each, and one deadline.
 
     ## Tools
-    `list_carriers(city)` -> names. `quote(kg, carrier)` -> "otter: 34 in 2 days". `ship(carrier)` -> "receipt 4821".
+    `list_carriers(city)` -> names. `quote(kg, carrier)` -> "otter: 2 days for 34". `ship(carrier)` -> "receipt 4821".
     Each may say `busy`.
 
     ## Starting state
@@ -183,9 +183,9 @@ class ShippingEnv(ToolEnv):
         busy: float = 0.15,
         kinds: Sequence[str] = KINDS,
         demo_mistakes: float = 0.3,
-        demo_retry: float = 0.15,
-        demo_hasty: float = 0.1,
-        demo_careless: float = 0.3,
+        demo_retry: float = 0.2,
+        demo_hasty: float = 0.08,
+        demo_careless: float = 0.1,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -261,7 +261,7 @@ class Sender:
                 if not busy and name == "list_carriers":
                     listed[arguments["city"]] = words
                 elif not busy and name == "quote":
-                    quoted[arguments["carrier"]] = Offer(arguments["carrier"], int(words[1]), int(words[3]))
+                    quoted[arguments["carrier"]] = Offer(arguments["carrier"], int(words[4]), int(words[1]))
                 elif not busy:
                     receipts.append(words[1])
         if self._gives_up(bool(calls), busy):
