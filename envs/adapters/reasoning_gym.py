@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import io
 import json
 import re
 import sys
@@ -149,9 +151,10 @@ def _generator(name: str, size: int, seed: int, config: str) -> Any:
 @lru_cache(maxsize=256)
 def _questions(name: str, size: int, seed: int, config: str) -> tuple[Task, ...]:
     made = _generator(name, size, seed, config)
+    with contextlib.redirect_stdout(io.StringIO()):  # some report their progress
+        entries = [made[i] for i in range(size)]
     tasks: dict[str, Task] = {}
-    for i in range(size):
-        entry = made[i]
+    for i, entry in enumerate(entries):
         question, answer = str(entry["question"]), entry["answer"]
         if question not in tasks:  # no question is in both splits, or twice in one
             tasks[question] = Task(str(i), question, answer, "", {"entry": entry})
