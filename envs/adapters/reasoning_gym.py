@@ -28,8 +28,17 @@ SYSTEM = "Think as long as you need. End with the final answer alone between <an
 MAX_ANSWER = 20_000
 FULL = 0.999
 _BOOLEANS = ("true", "false", "yes", "no")
+_YES_OR_NO = ("course_schedule",)
 _SLOW = ("futoshiki", "intermediate_integration", "knight_swap", "puzzle24", "sokoban", "zebra_puzzles")
 SIZE, SLOW_SIZE = 120, 12
+
+
+def _given_numbers(said: str, entry: Mapping[str, Any]) -> bool:
+    return sorted(map(int, re.findall(r"\d+", said))) == sorted(entry["metadata"]["numbers"])
+
+
+_ALSO = {"puzzle24": _given_numbers}  # its check takes any four numbers for those that were given
+_TWO_VALUED = "of two possible answers each is right on half of the tasks"
 _EVALUATES = re.compile(r"(?<![\w.])(?:eval|exec|parse_expr|sympify)\(|\.parse_expr\(")
 
 
@@ -86,6 +95,8 @@ class ReasoningGymEnv(ToolEnv):
         if size < 2:
             raise ConfigError(f"reasoning_gym: size = {size}: must be 2 or more")
         self.name, self.size, self.data_seed = name, size, data_seed
+        if name in _YES_OR_NO:
+            self.exempt = {"dump": _TWO_VALUED, **self.exempt}
         self.config = json.dumps(dict(config or {}), sort_keys=True)  # a key of caches
 
     def make_tasks(self, split: str) -> TaskSet:
@@ -108,6 +119,8 @@ class ReasoningGymEnv(ToolEnv):
         if _evaluates(self.name) and not harmless(said):
             return 0.0
         entry = task.metadata["entry"]
+        if self.name in _ALSO and not _ALSO[self.name](said, entry):
+            return 0.0
         await checkpoint()
         try:
             return float(await asyncio.to_thread(made.score_answer, said, entry))

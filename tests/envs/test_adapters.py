@@ -132,3 +132,13 @@ def test_todays_tenth_passes_validation() -> None:
     for env_id in adapter_ids()[int(time.time() // 86_400) % 10 :: 10]:
         report = validate(env_id, tasks=6, args={"size": 8})
         assert report.ok, report.told()
+
+
+@pytest.mark.adapters
+@installed
+def test_the_numbers_of_a_puzzle_have_to_be_those_that_were_given() -> None:
+    env_id = "agentgym/reasoning_gym.puzzle24-v0"
+    gold = ag.make_env(env_id, args={"size": 6}).tasks()[0]
+    assert answered(env_id, f"<answer>{gold.answer}</answer>").reward == 1
+    others = "6*4*1*1" if sorted(gold.metadata["entry"]["metadata"]["numbers"]) != [1, 1, 4, 6] else "8*3*1*1"
+    assert answered(env_id, f"<answer>{others}</answer>").reward == 0
