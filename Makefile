@@ -39,7 +39,7 @@ train: install  ## train a tiny agent on this machine (ARGS="gsm8k --model.path=
 	$(BIN)/agentgym train $(ARGS)
 
 test: install  ## the fast tests, without network
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "$(FAST)" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "$(FAST)" $(ARGS)
 
 test-slow: install  ## the tests that take longer
 	$(BIN)/python -m pytest -q -m "slow" $(ARGS)
