@@ -1,6 +1,6 @@
 """Plays one scripted tool episode over and over in one gym, and prints the steps and what they took, as JSON.
 
-gym_driver.py ours|skyrl-gym|gem|verifiers|openenv EPISODES
+gym_driver.py ours|skyrl-gym|skyrl-gym-in-threads|gem|verifiers|openenv EPISODES
 
 Runs in a virtual environment of the gym's own, and imports nothing else. The episode is the same for all: four calls of
 a calculator, of one function that they share, and then the answer; every observation and the reward are checked. Each
@@ -126,6 +126,29 @@ def skyrl_gym() -> Episode:
         return said, env.step(RESULTS[-1])["reward"]
 
     return episode
+
+
+def skyrl_gym_in_threads() -> Episode:
+    """The same as SkyRL's generator plays it: env calls go to a pool of threads, so that none can block its loop."""
+    import concurrent.futures
+
+    import skyrl_gym as gym
+    from omegaconf import DictConfig
+
+    skyrl_gym()  # registers it
+    config = DictConfig({"env_class": "calculated"})
+    texts = [f"<calculator>{text}</calculator>" for text in EXPRESSIONS]
+    loop = asyncio.new_event_loop()
+    pool = concurrent.futures.ThreadPoolExecutor(max_workers=32)
+
+    async def play() -> tuple[list[str], float]:
+        extras = {"reward_spec": {"ground_truth": RESULTS[-1]}, "max_turns": 10}
+        env = gym.make("calculated", env_config=config, extras=extras)
+        await loop.run_in_executor(pool, env.init, [{"role": "user", "content": QUESTION}])
+        said = [(await loop.run_in_executor(pool, env.step, text))["observations"][0]["content"] for text in texts]
+        return said, (await loop.run_in_executor(pool, env.step, RESULTS[-1]))["reward"]
+
+    return lambda: loop.run_until_complete(play())
 
 
 def gem() -> Episode:
@@ -261,7 +284,14 @@ def openenv() -> Episode:
     return episode
 
 
-GYMS = {"ours": ours, "skyrl-gym": skyrl_gym, "gem": gem, "verifiers": verifiers, "openenv": openenv}
+GYMS = {
+    "ours": ours,
+    "skyrl-gym": skyrl_gym,
+    "skyrl-gym-in-threads": skyrl_gym_in_threads,
+    "gem": gem,
+    "verifiers": verifiers,
+    "openenv": openenv,
+}
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ beginning with another one; a ratio is ours over theirs in steps per CPU-second 
 rounds is reported with its lowest and highest. What cannot be installed here is skipped, and says so.
 
 What the others do in a step is less: skyrl-gym and GEM find a tag in the text by a regular expression and check
-nothing; skyrl-gym has no reset, so that an env is made for each episode, as its generator does; of verifiers it is the
-step of its tool env alone, on calls that are parsed already. OpenEnv's env is behind a socket, as it is meant to be
-used; its server's CPU counts.
+nothing. skyrl-gym has no reset, so that an env is made for each episode, as its generator does; that also sends every
+call to a pool of threads, so that none can block its loop: `skyrl-gym-in-threads` (ours waits where it has to, and
+blocks nothing). Of verifiers it is the step of its tool env alone, on calls that are parsed already. OpenEnv's env is
+behind a socket, as it is meant to be used; its server's CPU counts.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from report import machine, spread, write
 DRIVER = Path(__file__).with_name("gym_driver.py")
 PACKAGES = {
     "skyrl-gym": "skyrl-gym==0.4.0",
+    "skyrl-gym-in-threads": "skyrl-gym==0.4.0",
     "gem": "gem-llm==0.1.0",
     "verifiers": "verifiers==0.3.1",
     "openenv": "openenv-core==0.3.0",
