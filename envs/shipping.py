@@ -22,7 +22,7 @@ from agentgym.tools.decorator import ToolBusy, ToolFailed, tool
 from agentgym.tools.episode import Episode
 from agentgym.types import Message, Task
 
-KINDS = ("cheapest", "deadline", "many", "two_parcels")
+KINDS = ("in_time", "cheapest", "deadline", "many", "two_parcels")
 CITIES = (
     *("Athens", "Bergen", "Berlin", "Bern", "Boston", "Cairo", "Delhi", "Dublin", "Geneva", "Hanoi", "Kyoto", "Lagos"),
     *("Lima", "London", "Lyon", "Madrid", "Milan", "Osaka", "Oslo", "Paris", "Porto", "Prague", "Quito", "Riga"),
@@ -32,7 +32,7 @@ CARRIERS = (
     *("badger", "bison", "comet", "crane", "falcon", "fox", "gull", "heron", "lynx", "otter", "raven", "robin"),
     *("seal", "stork", "swift", "tiger"),
 )
-OFFERED = {"cheapest": 3, "deadline": 3, "many": 5, "two_parcels": 3}
+OFFERED = {"in_time": 3, "cheapest": 3, "deadline": 3, "many": 5, "two_parcels": 3}
 """Carriers that serve a city, by kind."""
 KG = range(1, 100)
 DAYS = range(1, 10)
@@ -135,8 +135,8 @@ class ShippingEnv(ToolEnv):
     answered "busy" with probability `busy` and must be made again.
 
     ## Kinds
-    `cheapest`: 3 carriers, no deadline. `deadline`: 3 carriers, a deadline. `many`: 5 carriers, a deadline.
-    `two_parcels`: two cities of 3 carriers each, and one deadline.
+    `in_time`: 3 carriers, one of which meets the deadline. `cheapest`: 3 carriers, no deadline. `deadline`: 3 carriers,
+    a deadline. `many`: 5 carriers, a deadline. `two_parcels`: two cities of 3 carriers each, and one deadline.
 
     ## Tools
     `list_carriers(city)` -> names. `quote(kg, carrier)` -> "otter: 2 days for 34". `ship(carrier)` -> "receipt 4821".
@@ -150,17 +150,18 @@ class ShippingEnv(ToolEnv):
     ## Reward
     `reward`: 1 if every parcel is on its way with the cheapest carrier that is in time, and the agent's own last
     message is the receipt's number (two: in the order asked) and nothing else; else 0. Tags: `after_busy`, a call was
-    answered busy; `unquoted`, not every carrier was asked. Metrics, 1 or 0: `forgot_deadline`, a parcel was sent too
-    late; `dearer`, one in time, but not with the cheapest; and `busy`, `tool_calls`, `tool_errors`.
+    answered busy; `unquoted`, not every carrier was asked (not in `in_time`, where one may stop). Metrics, 1 or 0:
+    `forgot_deadline`, a parcel was sent too late; `dearer`, one in time, but not with the cheapest; and `busy`,
+    `tool_calls`, `tool_errors`.
 
     Guessing: who ships nothing has no receipt to tell (1 in 9,000). Who ships with any carrier, or with the first that
-    it asked, is right in 1/3 of `cheapest` and of `deadline`, 1/5 of `many`, 1/9 of `two_parcels`.
+    it asked, is right in 1/3 of the kinds with 3 carriers, 1/5 of `many`, 1/9 of `two_parcels`.
 
     ## Episode end
     Terminated by an answer (or 3 malformed messages in a row), truncated after `max_turns` = 24 messages.
 
     ## Tasks
-    7,200 generated train tasks and 1,200 test tasks; task i is of kind i % 4. A question is held out by its hash.
+    7,200 generated train tasks and 1,200 test tasks; task i is of kind i % 5. A question is held out by its hash.
 
     ## Arguments
     busy: probability that a call is answered "busy". kinds: those to play, default all.
@@ -206,7 +207,7 @@ class ShippingEnv(ToolEnv):
         task = episode.task
         names = iter(episode.rng.permutation(len(CARRIERS)).tolist())
         offers = {
-            parcel.city: _draw_offers(OFFERED[task.kind], task.metadata["deadline"], names, episode.rng)
+            parcel.city: _draw_offers(task.kind, task.metadata["deadline"], names, episode.rng)
             for parcel in task.metadata["parcels"]
         }
         receipts = dict(zip(offers, episode.rng.integers(1000, 10_000, size=len(offers)).tolist(), strict=True))
@@ -218,7 +219,9 @@ class ShippingEnv(ToolEnv):
         shipped: Mapping[str, Offer] = episode.state["shipped"]
         deadline = task.metadata["deadline"]
         best = {city: cheapest(of_city, deadline) for city, of_city in offers.items()}
-        if not all(offer.carrier in episode.state["quoted"] for of_city in offers.values() for offer in of_city):
+        if task.kind != "in_time" and not all(
+            offer.carrier in episode.state["quoted"] for of_city in offers.values() for offer in of_city
+        ):
             episode.tag("unquoted")
         late = {city for city, offer in shipped.items() if deadline and offer.days > deadline}
         told = _WORDS.findall(answer) == [str(receipt) for receipt in episode.state["receipts"].values()]
@@ -242,6 +245,7 @@ class Sender:
     def __init__(self, task: Task, habits: ShippingEnv | None, rng: random.Random):
         self._parcels: Sequence[Parcel] = task.metadata["parcels"]
         self._deadline: int = task.metadata["deadline"]
+        self._one_will_do = task.kind == "in_time"
         self._habits = habits
         self._rng = rng
 
@@ -280,7 +284,8 @@ class Sender:
             return call("list_carriers", call_id, city=parcel.city)
         carriers = listed[parcel.city]
         known = [quoted[carrier] for carrier in carriers if carrier in quoted]
-        if len(known) < len(carriers) and not (known and self._is("demo_hasty")):
+        enough = bool(known) and ((self._one_will_do and known[-1].days <= self._deadline) or self._is("demo_hasty"))
+        if len(known) < len(carriers) and not enough:
             return call("quote", call_id, kg=parcel.kg, carrier=carriers[len(known)])
         chosen = known[-1] if self._is("demo_careless") else cheapest(known, self._deadline)
         return call("ship", call_id, carrier=chosen.carrier)
@@ -300,10 +305,11 @@ def cheapest(offers: Sequence[Offer], deadline: int) -> Offer:
     return min(in_time or offers, key=lambda offer: offer.price)
 
 
-def _draw_offers(count: int, deadline: int, names: Iterator[int], rng: np.random.Generator) -> list[Offer]:
+def _draw_offers(kind: str, deadline: int, names: Iterator[int], rng: np.random.Generator) -> list[Offer]:
+    count = OFFERED[kind]
     tens = rng.permutation(9)[:count] + 1
     prices = tens * 10 + rng.integers(10, size=count)
-    days = rng.integers(DAYS.start, DAYS.stop, size=count)
+    days = rng.integers(deadline + 1 if kind == "in_time" else DAYS.start, DAYS.stop, size=count)
     if deadline and days.min() > deadline:
         days[rng.integers(count)] = rng.integers(1, deadline + 1)
     drawn = zip(prices.tolist(), days.tolist(), strict=True)
@@ -312,7 +318,7 @@ def _draw_offers(count: int, deadline: int, names: Iterator[int], rng: np.random
 
 @lru_cache(maxsize=len(SIZES))
 def generate(split: str) -> TaskSet:
-    """The tasks of a split, always the same ones: kind i % 4, no question twice, each split by the question's hash."""
+    """The tasks of a split, always the same ones: kind i % 5, no question twice, each split by the question's hash."""
     seen: set[str] = set()
     kinds = {kind: _tasks(kind, split, seen) for kind in KINDS}
     names = itertools.islice(itertools.cycle(KINDS), SIZES[split])
@@ -330,7 +336,8 @@ def _tasks(kind: str, split: str, seen: set[str]) -> Iterator[tuple[str, tuple[P
         parcels = tuple(Parcel(rng.choice(KG), city) for city in cities)
         deadline = 0 if kind == "cheapest" else rng.choice(DEADLINES)
         what = " and ".join(f"{parcel.kg} kg to {parcel.city}" for parcel in parcels)
-        prompt = f"Ship {what}{f' within {deadline} days' if deadline else ''}, as cheap as possible."
+        aim = "" if kind == "in_time" else ", as cheap as possible"
+        prompt = f"Ship {what}{f' within {deadline} days' if deadline else ''}{aim}."
         if prompt not in seen and held_out(prompt, HOLDOUT) == (split == "test"):
             seen.add(prompt)
             yield prompt, parcels, deadline
