@@ -317,6 +317,7 @@ def test_the_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raw()
 
 
+@pytest.mark.slow
 def test_servers_end_with_the_process() -> None:
     script = f"""
 import sys, agentgym as ag, mcp.client.stdio

@@ -236,6 +236,7 @@ def test_a_caller_that_gives_up_disturbs_nobody() -> None:
     assert asyncio.run(impatient()) is Outcome.correct
 
 
+@pytest.mark.slow
 def test_after_a_fork_the_child_has_its_own() -> None:
     assert verify_math(*HARD)
     ours = shared_pool().pids
@@ -266,6 +267,7 @@ def test_workers_and_zygote_that_are_killed_are_replaced() -> None:
     assert verify_math("\\sqrt{28}", "2\\sqrt{7}")
 
 
+@pytest.mark.slow
 def test_closing_ends_every_process() -> None:
     pool = Pool(workers=1)
     value = extract("\\sqrt{2}", "bare")
