@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.errors import SandboxFault, SandboxUnavailable
-from agentgym.sandboxes.docker.engine import Engine
+from agentgym.sandboxes.docker.engine import Engine, load_sdk
 from agentgym.sandboxes.docker.owners import BUILT
 
 REPOSITORY = "agentgym-built"
@@ -40,9 +40,9 @@ class Images:
         return image
 
     def _there(self, image: str) -> bool:
-        from docker.errors import ImageNotFound
+        with self._engine.errors(f"image {image!r} cannot be looked up"):  # which first says so where there is no SDK
+            from docker.errors import ImageNotFound
 
-        with self._engine.errors(f"image {image!r} cannot be looked up"):
             try:
                 self._engine.client.inspect_image(image)
             except ImageNotFound:
@@ -158,6 +158,7 @@ def _content_hash(folder: Path, name: str) -> str:
 
 
 def _sent(folder: Path, name: str) -> Iterator[str]:
+    load_sdk()
     from docker.utils.build import exclude_paths
 
     ignore = folder / ".dockerignore"

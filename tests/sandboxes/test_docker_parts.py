@@ -81,11 +81,15 @@ def test_an_engine_that_cannot_be_spoken_to(run: Run) -> None:
     run(backend.aclose())
 
 
-def test_without_the_sdk(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+@pytest.mark.parametrize("what", ["image", "dockerfile"])
+def test_without_the_sdk(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    for name in [name for name in sys.modules if name.startswith("docker.")]:
+        monkeypatch.delitem(sys.modules, name)  # where another test loaded it
     monkeypatch.setitem(sys.modules, "docker", None)
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     backend = DockerBackend()
     with pytest.raises(SandboxUnavailable, match=r"pip install 'agentgym-train\[docker\]'"):
-        run(backend.create(SandboxSpec()))
+        run(backend.create(SandboxSpec(dockerfile=str(tmp_path)) if what == "dockerfile" else SandboxSpec()))
     run(backend.aclose())
 
 
