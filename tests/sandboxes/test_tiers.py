@@ -207,6 +207,49 @@ def test_the_disk_is_looked_after(backend: LocalBackend, spec: SandboxSpec, run:
     assert not os.path.exists(folder)
 
 
+END_AT_ONCE = """
+import os, signal, subprocess
+from agentgym.sandboxes.local.jail import keeper
+child = subprocess.Popen(["/bin/sleep", "60"])
+keeper.strike = None  # among hundreds that fork it would take too long
+keeper.end_below(lambda: (child.kill(), child.wait()))
+print(child.returncode)
+"""
+
+
+def test_what_can_be_ended_at_once_is_not_counted_first() -> None:
+    done = subprocess.run([sys.executable, "-c", END_AT_ONCE], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("-9\n", "")
+
+
+FENCED = """
+import os, subprocess
+from agentgym.sandboxes.local.jail import landlock
+other = subprocess.Popen(["/bin/sleep", "60"])
+if (init := os.fork()) == 0:
+    landlock.fence()
+    below = subprocess.Popen(["/bin/sleep", "60"])
+    os.kill(-1, 9)
+    print(below.wait(), flush=True)
+    os._exit(0)
+os.waitpid(init, 0)
+print(other.poll())
+"""
+
+
+def test_a_fenced_init_signals_only_what_it_started() -> None:
+    """In a pid namespace of its own: did the fence not hold, it would end all that the user runs."""
+    try:
+        version = landlock.abi()
+    except OSError:
+        pytest.skip("the kernel has no Landlock")
+    apart = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c"]
+    if version < landlock.ABI_OF_SCOPES or subprocess.run([*apart, ""], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("Landlock does not scope signals here, or there are no pid namespaces")
+    done = subprocess.run([*apart, FENCED], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("-9\nNone\n", "")
+
+
 def test_removal_touches_nothing_above_or_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir(mode=0o751)
     inside = tmp_path / "box" / "in"
@@ -284,8 +327,9 @@ def test_refused(code: str, walled: LocalBackend, spec: SandboxSpec, run: Run) -
         with subprocess.Popen(["/bin/sleep", "60"]) as other:
             sandbox = run(walled.create(spec))
             told = run(sandbox.exec(f"HOST, PID = {str(host)!r}, {other.pid}\n{code}"))
-            assert Path(f"/proc/{other.pid}/stat").read_text().split()[2] == "S"
+            kept = os.waitpid(other.pid, os.WNOHANG | os.WUNTRACED) == (0, 0)  # neither ended nor stopped
             other.kill()
+        assert kept
         assert told.status is ExecStatus.error
         assert any(word in told.error for word in ("PermissionError", "ProcessLookupError", "cross-device link"))
         assert host.read_text() == "secret"

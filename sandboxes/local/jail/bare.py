@@ -31,6 +31,7 @@ class Bare:
 
     def seal_worker(self, limits: Mapping[str, Any]) -> None:
         keeper.let_through()
+        os.setpgid(0, 0)  # a group that its init is not in
         landlock.settle(limits["folder"])
         # the limit counts its user's other processes too
         count = limits["processes"] + landlock.tasks_of(os.geteuid()) + landlock.ROOM
@@ -42,4 +43,11 @@ class Bare:
                 os.kill(pid, signal.SIGKILL)
 
     def wait(self, worker: int, limits: Mapping[str, Any]) -> int:
-        return keeper.keep(worker, limits["folder"], lambda: None)
+        return keeper.keep(worker, limits["folder"], lambda: _end_group(worker))
+
+
+def _end_group(worker: int) -> None:
+    """What has not left the worker's process group, at once."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError, PermissionError):
+        os.waitid(os.P_PID, worker, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # fails once its number may be another's
+        os.killpg(worker, signal.SIGKILL)

@@ -37,24 +37,30 @@ def keep(worker: int, folder: str, finish: Callable[[], None]) -> int:
     over = False
     while not over:
         over = signal.sigwait(_TOLD) == signal.SIGTERM
-        for pid, status in reaped():
-            if pid == worker:
-                code, over = os.waitstatus_to_exitcode(status), True
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid == worker:  # it is not buried yet: what bears its number is still its own
+                code, over = ended.si_status + (0 if ended.si_code == os.CLD_EXITED else 128), True
+                break
+            os.waitpid(ended.si_pid, 0)
     end_below(finish)
     remove(folder)
-    return code if code >= 0 else 128 - code
+    return code
 
 
-def reaped() -> list[tuple[int, int]]:
+def reaped() -> list[int]:
     found = []
     with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            found.append(ended)
+        while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+            found.append(pid)
     return found
 
 
 def end_below(finish: Callable[[], None]) -> None:
-    """Kill all descendants of the caller; `finish` ends those of a user."""
+    """Kill all descendants of the caller; `finish` ends at once what it can.
+
+    It comes first: among hundreds of processes that fork, the caller's share of the machine is too small to count them.
+    """
+    finish()
     while descendants(os.getpid()):
         strike(lambda: descendants(os.getpid()))
         finish()

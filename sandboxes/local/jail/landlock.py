@@ -29,7 +29,8 @@ REFER, TRUNCATE, IOCTL_DEV = 8192, 16384, 32768
 READING = EXECUTE | READ | READ_DIR
 WRITING = READING | WRITE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_FIFO | MAKE_SYM | REFER | TRUNCATE
 OF_FILES = EXECUTE | WRITE | READ | TRUNCATE | IOCTL_DEV
-NET, SCOPES = 3, 3
+NET, SIGNALS = 3, 2
+SCOPES = 1 | SIGNALS
 """BIND_TCP and CONNECT_TCP; ABSTRACT_UNIX_SOCKET and SIGNAL."""
 ABI_OF_SCOPES = 6
 VERSION_FLAG, RULE_PATH_BENEATH = 1, 1
@@ -57,8 +58,7 @@ def ruleset(version: int, readable: Sequence[str], devices: Sequence[str], folde
     """A descriptor of rules: nothing but reading `readable`, using `devices` and all in `folder`."""
     handled = _handled(version)
     fields = [handled, *([NET] if version >= 4 else []), *([SCOPES] if version >= ABI_OF_SCOPES else [])]
-    attributes = ctypes.create_string_buffer(struct.pack(f"={len(fields)}Q", *fields))
-    rules = call("landlock_create_ruleset", ctypes.addressof(attributes), 8 * len(fields), 0)
+    rules = _empty(fields)
     granted = [(path, READING) for path in readable] + [(path, READ | WRITE) for path in devices] + [(folder, WRITING)]
     for path, rights in granted:
         with suppress(FileNotFoundError):
@@ -68,6 +68,23 @@ def ruleset(version: int, readable: Sequence[str], devices: Sequence[str], folde
             call("landlock_add_rule", rules, RULE_PATH_BENEATH, ctypes.addressof(rule), 0)
             os.close(at)
     return rules
+
+
+def _empty(handled: Sequence[int]) -> int:
+    """A descriptor of rules that allow nothing of what is `handled`: the fields of `struct landlock_ruleset_attr`."""
+    attributes = ctypes.create_string_buffer(struct.pack(f"={len(handled)}Q", *handled))
+    return call("landlock_create_ruleset", ctypes.addressof(attributes), 8 * len(handled), 0)
+
+
+def fence() -> None:
+    """From now on the caller signals nobody but what it starts; raises `OSError` where that does not hold."""
+    rules = _empty([0, 0, SIGNALS])
+    prctl(seccomp.PR_SET_NO_NEW_PRIVS, 1)
+    call("landlock_restrict_self", rules, 0)
+    os.close(rules)
+    with suppress(PermissionError):
+        os.kill(os.getppid(), 0)
+        raise OSError(95, "Landlock does not keep a session's init from signalling the user's other processes")
 
 
 class Landlock:
@@ -83,6 +100,7 @@ class Landlock:
         self._version = 0
         self._uid = 0
         self._reads_all = False
+        self._fenced = False
 
     def build(self) -> None:
         try:
@@ -108,6 +126,9 @@ class Landlock:
         keeper.hold_back()
         self._uid = _some_user() if self._root else os.geteuid()
         furnish(limits["folder"], self._uid if self._root else -1)
+        if not self._root:
+            fence()
+            self._fenced = True
 
     def seal_init(self) -> None: ...
 
@@ -147,7 +168,10 @@ class Landlock:
         return keeper.keep(worker, limits["folder"], self._finish)
 
     def _finish(self) -> None:
-        """All that the session's user runs, at once: nothing of it can fork away."""
+        """All that the session runs, at once: nothing of it can fork away."""
+        if self._fenced:
+            with suppress(ProcessLookupError):
+                os.kill(-1, 9)
         if not self._root:
             return
         pid = os.fork()

@@ -77,7 +77,7 @@ def serve(host: socket.socket, tier: tiers.Tier, parting: int) -> None:
 def _reap(inits: set[int]) -> None:
     """Bury whoever ended; what is adopted is of an init that was killed, and is ended too."""
     while True:
-        inits.difference_update(pid for pid, _ in keeper.reaped())
+        inits.difference_update(keeper.reaped())
         if not _adopted(inits):
             return
         keeper.strike(lambda: [pid for top in _adopted(inits) for pid in (top, *keeper.descendants(top))])
