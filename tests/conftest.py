@@ -6,16 +6,23 @@ from pathlib import Path
 
 import pytest
 
-DEAR = {"run": "a run", "steady": "a steady run", "whole": "an evaluation"}
-"""Fixtures of a module or more that take seconds."""
-MATHS = ("test_math.py", "test_math_tool.py")
-"""They start processes that import sympy."""
+DEAR = {
+    ("trainers/test_session.py", "run"): "a run",
+    ("trainers/test_session.py", "steady"): "a steady run",
+    ("evaluation/test_playing.py", "whole"): "an evaluation",
+    ("test_layout.py", "wheel"): "a wheel",
+    ("envs/verifiers/test_math.py", ""): "maths",  # their processes import sympy
+    ("envs/test_math_tool.py", ""): "maths",
+}
+"""By file and fixture (any where it is empty): what takes seconds to be made."""
+HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        groups = [DEAR[name] for name in getattr(item, "fixturenames", ()) if name in DEAR]
-        if Path(item.path).name in MATHS:
-            groups.append("maths")
-        if groups:
-            item.add_marker(pytest.mark.xdist_group(groups[0]))
+        file = str(Path(item.path).relative_to(HERE))
+        for fixture in ("", *getattr(item, "fixturenames", ())):
+            if (file, fixture) in DEAR:
+                item.add_marker(pytest.mark.xdist_group(DEAR[file, fixture]))
+                break

@@ -38,8 +38,12 @@ def main(channel: Channel, build: Callable[[], Engine], parent: int) -> None:
     except Exception as e:
         channel.send([refused(e)])
         return
-    channel.send([Started(engine.version)])
+    channel.send([Started(engine.version, counters(engine))])
     asyncio.run(_Server(channel, engine, parent).serve())
+
+
+def counters(engine: Engine) -> dict[str, float]:
+    return dict(getattr(engine, "stats", {}))
 
 
 def refused(error: BaseException) -> Refused:
@@ -140,7 +144,7 @@ class _Server:
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
-        outbox.append(Counters(dict(getattr(self._engine, "stats", {}))))
+        outbox.append(Counters(counters(self._engine)))
         try:
             self._channel.send(outbox)
         except (BrokenPipeError, OSError):

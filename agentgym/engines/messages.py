@@ -66,6 +66,7 @@ class Started:
     """The first message up, when the engine could be built."""
 
     version: int
+    stats: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,7 @@ class ProcessEngine:
             code = self._process.exitcode
             raise EngineFault(f"the engine process ended with exit code {code} before it was ready") from None
         if isinstance(first, Started):
+            self._stats = dict(first.stats)
             return first.version
         self._process.join()
         raise _error(first)

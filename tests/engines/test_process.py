@@ -50,6 +50,14 @@ def test_ctrl_c_is_the_parents_to_handle(engine: ProcessEngine) -> None:
     assert len(asyncio.run(engine.generate([1], PARAMS)).ids) == 1
 
 
+def test_counters_are_there_from_the_start() -> None:
+    engine = ProcessEngine(functools.partial(ScriptedEngine, [[1]]))
+    try:
+        assert engine.stats.keys() == ScriptedEngine([[1]]).stats.keys()
+    finally:
+        asyncio.run(engine.aclose())
+
+
 def test_counters_come_along(engine: ProcessEngine) -> None:
     before = engine.stats.get("calls", 0)
     asyncio.run(engine.generate([1], PARAMS))
