@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from agentgym.envs.busy import may_be_busy, set_busy
 from agentgym.envs.script import call, say
-from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tasks import TaskSet, chosen_kinds, held_out
 from agentgym.envs.tool_env import ToolEnv
-from agentgym.errors import ConfigError
 from agentgym.protocols import Policy
 from agentgym.tools.arguments import BadArguments
-from agentgym.tools.decorator import ToolBusy, ToolFailed, tool
+from agentgym.tools.decorator import ToolFailed, tool
 from agentgym.tools.episode import Episode
 from agentgym.types import Message, Task
 
@@ -58,13 +58,6 @@ class Offer:
     days: int
 
 
-def _may_be_busy(episode: Episode) -> None:
-    if episode.rng.random() < episode.state["busy"]:
-        episode.count("busy")
-        episode.tag("after_busy")
-        raise ToolBusy
-
-
 @tool
 def list_carriers(city: str, episode: Episode) -> str:
     """The names of the carriers that serve a city. A busy tool should be called again.
@@ -72,7 +65,7 @@ def list_carriers(city: str, episode: Episode) -> str:
     Args:
         city: the city's name, such as Oslo
     """
-    _may_be_busy(episode)
+    may_be_busy(episode)
     offers = episode.state["offers"].get(city)
     if offers is None:
         raise BadArguments(f"no parcel of yours goes to {city!r}")
@@ -87,7 +80,7 @@ def quote(kg: int, carrier: str, episode: Episode) -> str:
         kg: weight of the parcel
         carrier: the carrier's name, such as otter
     """
-    _may_be_busy(episode)
+    may_be_busy(episode)
     city, offer = _find(carrier, episode)
     parcel = next(parcel for parcel in episode.task.metadata["parcels"] if parcel.city == city)
     if kg == parcel.kg:
@@ -103,7 +96,7 @@ def ship(carrier: str, episode: Episode) -> str:
     Args:
         carrier: the carrier's name, such as otter
     """
-    _may_be_busy(episode)
+    may_be_busy(episode)
     city, offer = _find(carrier, episode)
     if city in episode.state["shipped"]:
         raise ToolFailed(f"the parcel to {city} is already on its way")
@@ -190,11 +183,8 @@ class ShippingEnv(ToolEnv):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        unknown = [kind for kind in kinds if kind not in KINDS]
-        if unknown or not kinds or isinstance(kinds, str):
-            raise ConfigError(f"Shipping-v0: kinds = {kinds!r}: give a list of some of {', '.join(KINDS)}")
         self.busy = busy
-        self.kinds = tuple(kinds)
+        self.kinds = chosen_kinds("Shipping-v0", kinds, KINDS)
         self.demo_mistakes = demo_mistakes
         self.demo_retry = demo_retry
         self.demo_hasty = demo_hasty
@@ -211,8 +201,8 @@ class ShippingEnv(ToolEnv):
             for parcel in task.metadata["parcels"]
         }
         receipts = dict(zip(offers, episode.rng.integers(1000, 10_000, size=len(offers)).tolist(), strict=True))
-        episode.state = {"offers": offers, "receipts": receipts, "busy": self.busy, "quoted": set(), "shipped": {}}
-        episode.metrics["busy"] = 0
+        episode.state = {"offers": offers, "receipts": receipts, "quoted": set(), "shipped": {}}
+        set_busy(episode, self.busy)
 
     def reward(self, task: Task, answer: str, episode: Episode) -> dict[str, float]:
         offers: Mapping[str, Sequence[Offer]] = episode.state["offers"]

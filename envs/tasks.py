@@ -60,6 +60,14 @@ class TaskSet(Sequence[Task]):
         return self._tasks[index]
 
 
+def chosen_kinds(env: str, given: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The kinds of task that a user asks an env for; raises `ConfigError` where there are none, or one is unknown."""
+    known = tuple(known)
+    if isinstance(given, str) or not given or any(kind not in known for kind in given):
+        raise ConfigError(f"{env}: kinds = {given!r}: give a list of some of {', '.join(known)}")
+    return tuple(given)
+
+
 def question(task: Task) -> str:
     """The text that a task is held out by."""
     if isinstance(task.prompt, str):

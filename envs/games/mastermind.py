@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentgym.envs.script import call, say
-from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tasks import TaskSet, chosen_kinds, held_out
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.errors import ConfigError
 from agentgym.protocols import Policy
@@ -115,12 +115,10 @@ class MastermindEnv(ToolEnv):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        if isinstance(kinds, str) or not kinds or any(kind not in SHAPES for kind in kinds):
-            raise ConfigError(f"Mastermind-v0: kinds = {kinds!r}: give a list of some of {', '.join(SHAPES)}")
         if tries < 1:
             raise ConfigError(f"Mastermind-v0: tries = {tries!r}: give 1 or more")
         self.tries = tries
-        self.kinds = tuple(kinds)
+        self.kinds = chosen_kinds("Mastermind-v0", kinds, SHAPES)
         self.demo_mistakes = demo_mistakes
         self.demo_careless = demo_careless
 

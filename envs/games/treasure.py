@@ -13,7 +13,7 @@ from typing import Any
 
 from agentgym.envs.games.house import ROOMS, House, build
 from agentgym.envs.script import call, say
-from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tasks import TaskSet, chosen_kinds, held_out
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.errors import ConfigError
 from agentgym.protocols import Policy
@@ -158,11 +158,9 @@ class TreasureEnv(ToolEnv):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        if isinstance(kinds, str) or not kinds or any(kind not in KINDS for kind in kinds):
-            raise ConfigError(f"Treasure-v0: kinds = {kinds!r}: give a list of some of {', '.join(KINDS)}")
         if rooms and not 3 <= rooms <= 12:
             raise ConfigError(f"Treasure-v0: rooms = {rooms!r}: give 3 to 12, or 0 for those of the kind")
-        self.kinds = tuple(kinds)
+        self.kinds = chosen_kinds("Treasure-v0", kinds, KINDS)
         self.rooms = rooms
         self.demo_mistakes = demo_mistakes
         self.demo_patience = demo_patience
