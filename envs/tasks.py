@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from agentgym.envs.data_files import find_files, rows_of
 from agentgym.errors import ConfigError, DataError
+from agentgym.json_files import file_version
 from agentgym.types import Message, Task
 
 Row = Mapping[str, Any]
@@ -177,18 +177,8 @@ def load_split(data: str, read: Callable[[Row, str], Task], split: str, share: f
     else as `split_tasks`. A file is read once as long as it does not change."""
     files = find_files(data)
     paths = files.test if files.test and split == "test" else files.train
-    version = tuple([_version(Path(path)) for path in paths])
+    version = tuple([file_version(path, "the tasks", "a JSONL file") for path in paths])
     return _load_split(paths, read, split, 0.0 if files.test else share, version)
-
-
-def _version(path: Path) -> tuple[str, int, int]:
-    try:
-        stat = path.stat()
-    except OSError as e:
-        raise DataError(f"{path}: cannot read the tasks: {e.strerror}") from None
-    if path.is_dir():
-        raise DataError(f"{path}: cannot read the tasks: it is a folder; give a JSONL file")
-    return str(path.resolve()), stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=16)
