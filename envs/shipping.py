@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from agentgym.envs.busy import may_be_busy, set_busy
 from agentgym.envs.script import call, say
-from agentgym.envs.tasks import TaskSet, chosen_kinds, held_out
+from agentgym.envs.tasks import Drawn, TaskSet, chosen_kinds, generated_tasks
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.protocols import Policy
 from agentgym.tools.arguments import BadArguments
@@ -309,17 +308,10 @@ def _draw_offers(kind: str, deadline: int, names: Iterator[int], rng: np.random.
 @lru_cache(maxsize=len(SIZES))
 def generate(split: str) -> TaskSet:
     """The tasks of a split, always the same ones: kind i % 5, no question twice, each split by the question's hash."""
-    seen: set[str] = set()
-    kinds = {kind: _tasks(kind, split, seen) for kind in KINDS}
-    names = itertools.islice(itertools.cycle(KINDS), SIZES[split])
-    return TaskSet(_task(f"{split}-{i}", kind, *next(kinds[kind])) for i, kind in enumerate(names))
+    return generated_tasks(split, SIZES[split], HOLDOUT, {kind: _tasks(kind) for kind in KINDS})
 
 
-def _task(task_id: str, kind: str, prompt: str, parcels: tuple[Parcel, ...], deadline: int) -> Task:
-    return Task(task_id, prompt, None, kind, {"parcels": parcels, "deadline": deadline})
-
-
-def _tasks(kind: str, split: str, seen: set[str]) -> Iterator[tuple[str, tuple[Parcel, ...], int]]:
+def _tasks(kind: str) -> Iterator[Drawn]:
     rng = random.Random(f"Shipping-v0 {kind}")
     while True:
         cities = rng.sample(CITIES, 2 if kind == "two_parcels" else 1)
@@ -328,6 +320,4 @@ def _tasks(kind: str, split: str, seen: set[str]) -> Iterator[tuple[str, tuple[P
         what = " and ".join(f"{parcel.kg} kg to {parcel.city}" for parcel in parcels)
         aim = "" if kind == "in_time" else ", as cheap as possible"
         prompt = f"Ship {what}{f' within {deadline} days' if deadline else ''}{aim}."
-        if prompt not in seen and held_out(prompt, HOLDOUT) == (split == "test"):
-            seen.add(prompt)
-            yield prompt, parcels, deadline
+        yield prompt, {"parcels": parcels, "deadline": deadline}

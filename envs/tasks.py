@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, overload
@@ -15,6 +16,8 @@ from agentgym.json_files import file_version
 from agentgym.types import Message, Task
 
 Row = Mapping[str, Any]
+Drawn = tuple[str, Mapping[str, Any]]
+"""A question, and the metadata of its task."""
 SPLITS = ("train", "test")
 
 
@@ -79,6 +82,25 @@ def held_out(text: str, share: float) -> bool:
     """Whether a question belongs to the test split: by its hash alone, so that no edit of the set moves it."""
     digest = hashlib.blake2b(text.encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") < share * (1 << 48)
+
+
+def generated_tasks(split: str, size: int, share: float, draws: Mapping[str, Iterator[Drawn]]) -> TaskSet:
+    """`size` tasks, task i of the i-th kind in turn, from endless draws by kind.
+
+    Always the same ones where the draws are: no question twice, each in the split that its hash says.
+    """
+    seen: set[str] = set()
+    fresh = {kind: _fresh(drawn, split, share, seen) for kind, drawn in draws.items()}
+    kinds = itertools.islice(itertools.cycle(draws), size)
+    made = ((kind, *next(fresh[kind])) for kind in kinds)
+    return TaskSet(Task(f"{split}-{i}", prompt, None, kind, more) for i, (kind, prompt, more) in enumerate(made))
+
+
+def _fresh(drawn: Iterator[Drawn], split: str, share: float, seen: set[str]) -> Iterator[Drawn]:
+    for prompt, more in drawn:
+        if prompt not in seen and held_out(prompt, share) == (split == "test"):
+            seen.add(prompt)
+            yield prompt, more
 
 
 def split_tasks(tasks: Iterable[Task], split: str, share: float) -> TaskSet:
