@@ -1,4 +1,7 @@
-"""Objects in a file, with the line that each begins on: JSONL, or one JSON list, either of them gzipped."""
+"""Objects in a file, with the line that each begins on: JSONL, or one JSON list, either of them gzipped.
+
+Also what tells one version of a file from another, for those who keep what they read.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,23 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     JSONL is read line by line, a list as a whole.
     """
     return _items(path, _text(path)) if _begins_a_list(path) else read_rows(path)
+
+
+def file_version(path: str | Path, what: str, wanted: str) -> tuple[str, int, int, int]:
+    """The file's absolute path, and numbers that change with what is in it.
+
+    Raises `DataError` where it cannot be read or is a folder; `what` the file holds and which file is `wanted` are
+    for the message.
+    """
+    path = Path(path)
+    try:
+        stat = path.stat()
+    except OSError as e:
+        raise DataError(f"{path}: cannot read {what}: {e.strerror}") from None
+    if path.is_dir():
+        raise DataError(f"{path}: cannot read {what}: it is a folder; give {wanted}")
+    # not resolved: a link of a download cache leads to a file without the ending that says how to read it
+    return str(path.absolute()), stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _begins_a_list(path: str | Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from agentgym.envs.tasks import TaskSet, held_out
-from agentgym.types import Task
+from agentgym.envs.tasks import Drawn, TaskSet, generated_tasks
 
 KINDS = ("word", "dates", "sum", "rename", "move", "delete", "list")
 TOPS = ("archive", "backup", "data", "docs", "inbox", "notes", "office", "project", "records", "shop", "site", "store")
@@ -193,22 +191,12 @@ def gold_command(chore: Chore) -> str:
 @lru_cache(maxsize=len(SIZES))
 def generate(split: str) -> TaskSet:
     """The tasks of a split, always the same ones: kind i % 7, no question twice, each split by the question's hash."""
-    kinds = {kind: _chores(kind, split) for kind in KINDS}
-    names = itertools.islice(itertools.cycle(KINDS), SIZES[split])
-    return TaskSet(_task(f"{split}-{i}", next(kinds[kind])) for i, kind in enumerate(names))
+    return generated_tasks(split, SIZES[split], HOLDOUT, {kind: _chores(kind) for kind in KINDS})
 
 
-def _task(task_id: str, chore: Chore) -> Task:
-    return Task(task_id, prompt(chore), None, chore.kind, {"chore": chore})
-
-
-def _chores(kind: str, split: str) -> Iterator[Chore]:
+def _chores(kind: str) -> Iterator[Drawn]:
     rng = random.Random(f"ShellTask-v0 {kind}")
-    seen: set[str] = set()
     while True:
         suffix = "csv" if kind == "sum" else rng.choice(SUFFIXES[:3])
         chore = Chore(kind, rng.choice(TOPS), suffix, rng.choice(WORDS), rng.choice(YEARS), rng.randrange(260, 360))
-        asked = prompt(chore)
-        if asked not in seen and held_out(asked, HOLDOUT) == (split == "test"):
-            seen.add(asked)
-            yield chore
+        yield prompt(chore), {"chore": chore}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from agentgym.envs.busy import may_be_busy, set_busy
 from agentgym.envs.script import call, say
-from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tasks import Drawn, TaskSet, chosen_kinds, generated_tasks
 from agentgym.envs.tool_env import ToolEnv
-from agentgym.errors import ConfigError
 from agentgym.protocols import Policy
 from agentgym.tools.arguments import BadArguments
-from agentgym.tools.decorator import ToolBusy, ToolFailed, tool
+from agentgym.tools.decorator import ToolFailed, tool
 from agentgym.tools.episode import Episode
 from agentgym.types import Message, Task
 
@@ -58,13 +57,6 @@ class Offer:
     days: int
 
 
-def _may_be_busy(episode: Episode) -> None:
-    if episode.rng.random() < episode.state["busy"]:
-        episode.count("busy")
-        episode.tag("after_busy")
-        raise ToolBusy
-
-
 @tool
 def list_carriers(city: str, episode: Episode) -> str:
     """The names of the carriers that serve a city. A busy tool should be called again.
@@ -72,7 +64,7 @@ def list_carriers(city: str, episode: Episode) -> str:
     Args:
         city: the city's name, such as Oslo
     """
-    _may_be_busy(episode)
+    may_be_busy(episode)
     offers = episode.state["offers"].get(city)
     if offers is None:
         raise BadArguments(f"no parcel of yours goes to {city!r}")
@@ -87,7 +79,7 @@ def quote(kg: int, carrier: str, episode: Episode) -> str:
         kg: weight of the parcel
         carrier: the carrier's name, such as otter
     """
-    _may_be_busy(episode)
+    may_be_busy(episode)
     city, offer = _find(carrier, episode)
     parcel = next(parcel for parcel in episode.task.metadata["parcels"] if parcel.city == city)
     if kg == parcel.kg:
@@ -103,7 +95,7 @@ def ship(carrier: str, episode: Episode) -> str:
     Args:
         carrier: the carrier's name, such as otter
     """
-    _may_be_busy(episode)
+    may_be_busy(episode)
     city, offer = _find(carrier, episode)
     if city in episode.state["shipped"]:
         raise ToolFailed(f"the parcel to {city} is already on its way")
@@ -190,11 +182,8 @@ class ShippingEnv(ToolEnv):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        unknown = [kind for kind in kinds if kind not in KINDS]
-        if unknown or not kinds or isinstance(kinds, str):
-            raise ConfigError(f"Shipping-v0: kinds = {kinds!r}: give a list of some of {', '.join(KINDS)}")
         self.busy = busy
-        self.kinds = tuple(kinds)
+        self.kinds = chosen_kinds("Shipping-v0", kinds, KINDS)
         self.demo_mistakes = demo_mistakes
         self.demo_retry = demo_retry
         self.demo_hasty = demo_hasty
@@ -211,8 +200,8 @@ class ShippingEnv(ToolEnv):
             for parcel in task.metadata["parcels"]
         }
         receipts = dict(zip(offers, episode.rng.integers(1000, 10_000, size=len(offers)).tolist(), strict=True))
-        episode.state = {"offers": offers, "receipts": receipts, "busy": self.busy, "quoted": set(), "shipped": {}}
-        episode.metrics["busy"] = 0
+        episode.state = {"offers": offers, "receipts": receipts, "quoted": set(), "shipped": {}}
+        set_busy(episode, self.busy)
 
     def reward(self, task: Task, answer: str, episode: Episode) -> dict[str, float]:
         offers: Mapping[str, Sequence[Offer]] = episode.state["offers"]
@@ -319,17 +308,10 @@ def _draw_offers(kind: str, deadline: int, names: Iterator[int], rng: np.random.
 @lru_cache(maxsize=len(SIZES))
 def generate(split: str) -> TaskSet:
     """The tasks of a split, always the same ones: kind i % 5, no question twice, each split by the question's hash."""
-    seen: set[str] = set()
-    kinds = {kind: _tasks(kind, split, seen) for kind in KINDS}
-    names = itertools.islice(itertools.cycle(KINDS), SIZES[split])
-    return TaskSet(_task(f"{split}-{i}", kind, *next(kinds[kind])) for i, kind in enumerate(names))
+    return generated_tasks(split, SIZES[split], HOLDOUT, {kind: _tasks(kind) for kind in KINDS})
 
 
-def _task(task_id: str, kind: str, prompt: str, parcels: tuple[Parcel, ...], deadline: int) -> Task:
-    return Task(task_id, prompt, None, kind, {"parcels": parcels, "deadline": deadline})
-
-
-def _tasks(kind: str, split: str, seen: set[str]) -> Iterator[tuple[str, tuple[Parcel, ...], int]]:
+def _tasks(kind: str) -> Iterator[Drawn]:
     rng = random.Random(f"Shipping-v0 {kind}")
     while True:
         cities = rng.sample(CITIES, 2 if kind == "two_parcels" else 1)
@@ -338,6 +320,4 @@ def _tasks(kind: str, split: str, seen: set[str]) -> Iterator[tuple[str, tuple[P
         what = " and ".join(f"{parcel.kg} kg to {parcel.city}" for parcel in parcels)
         aim = "" if kind == "in_time" else ", as cheap as possible"
         prompt = f"Ship {what}{f' within {deadline} days' if deadline else ''}{aim}."
-        if prompt not in seen and held_out(prompt, HOLDOUT) == (split == "test"):
-            seen.add(prompt)
-            yield prompt, parcels, deadline
+        yield prompt, {"parcels": parcels, "deadline": deadline}

@@ -69,7 +69,7 @@ async def save(env: ToolEnv) -> EnvState:
     await checkpoint()
     try:
         return replace(state, how="files", files=await box.snapshot())
-    except (SandboxFault, SandboxFileError, NotImplementedError) as e:
+    except (SandboxFault, SandboxFileError) as e:
         raise EnvFault(f"the sandbox's files cannot be saved: {e}") from e
 
 
@@ -85,7 +85,7 @@ async def restore(env: ToolEnv, state: EnvState) -> None:
         await checkpoint()
         try:
             await (await env.episode.sandbox()).restore(state.files)
-        except (SandboxFault, SandboxFileError, NotImplementedError) as e:
+        except (SandboxFault, SandboxFileError) as e:
             await env.aclose()
             raise EnvFault(f"the sandbox's files cannot be restored: {e}") from e
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from agentgym.envs.busy import may_be_busy, set_busy
 from agentgym.envs.script import call, say
 from agentgym.envs.tasks import TaskSet, held_out
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.protocols import Policy
 from agentgym.tools.arguments import BadArguments
 from agentgym.tools.calculator import calculate
-from agentgym.tools.decorator import ToolBusy, tool
+from agentgym.tools.decorator import tool
 from agentgym.tools.episode import Episode
 from agentgym.types import Message, Task
 
@@ -32,13 +33,6 @@ MISTAKE = "0"
 """The wrong answer of the demonstrations, always the same, so that it can be their most likely one."""
 
 
-def _may_be_busy(episode: Episode) -> None:
-    if episode.rng.random() < episode.state["busy"]:
-        episode.count("busy")
-        episode.tag("after_busy")
-        raise ToolBusy
-
-
 @tool
 def lookup(item: str, episode: Episode) -> int:
     """The price of an item of the store. A busy tool should be called again.
@@ -46,7 +40,7 @@ def lookup(item: str, episode: Episode) -> int:
     Args:
         item: the item's name, such as pear
     """
-    _may_be_busy(episode)
+    may_be_busy(episode)
     price: int | None = episode.state["prices"].get(item)
     if price is None:
         raise BadArguments(f"the store has no {item!r}")
@@ -60,7 +54,7 @@ def calculator(expression: str, episode: Episode) -> str:
     Args:
         expression: the expression, such as 37*4+12
     """
-    _may_be_busy(episode)
+    may_be_busy(episode)
     return str(calculate(expression))
 
 
@@ -129,8 +123,8 @@ class StoreEnv(ToolEnv):
     def setup(self, episode: Episode) -> None:
         drawn = episode.rng.random(len(ITEMS)) * len(PRICES) + PRICES.start  # five times as fast as rng.integers
         prices = drawn.astype(np.int64).tolist()
-        episode.state = {"prices": dict(zip(ITEMS, prices, strict=True)), "busy": self.busy}
-        episode.metrics["busy"] = 0
+        episode.state = {"prices": dict(zip(ITEMS, prices, strict=True))}
+        set_busy(episode, self.busy)
 
     def reward(self, task: Task, answer: str, episode: Episode) -> float:
         return float(answer.strip() == str(solve(task, episode.state["prices"])))

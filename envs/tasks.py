@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from agentgym.envs.data_files import find_files, rows_of
 from agentgym.errors import ConfigError, DataError
+from agentgym.json_files import file_version
 from agentgym.types import Message, Task
 
 Row = Mapping[str, Any]
+Drawn = tuple[str, Mapping[str, Any]]
+"""A question, and the metadata of its task."""
 SPLITS = ("train", "test")
 
 
@@ -60,6 +63,14 @@ class TaskSet(Sequence[Task]):
         return self._tasks[index]
 
 
+def chosen_kinds(env: str, given: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The kinds of task that a user asks an env for; raises `ConfigError` where there are none, or one is unknown."""
+    known = tuple(known)
+    if isinstance(given, str) or not given or any(kind not in known for kind in given):
+        raise ConfigError(f"{env}: kinds = {given!r}: give a list of some of {', '.join(known)}")
+    return tuple(given)
+
+
 def question(task: Task) -> str:
     """The text that a task is held out by."""
     if isinstance(task.prompt, str):
@@ -71,6 +82,25 @@ def held_out(text: str, share: float) -> bool:
     """Whether a question belongs to the test split: by its hash alone, so that no edit of the set moves it."""
     digest = hashlib.blake2b(text.encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") < share * (1 << 48)
+
+
+def generated_tasks(split: str, size: int, share: float, draws: Mapping[str, Iterator[Drawn]]) -> TaskSet:
+    """`size` tasks, task i of the i-th kind in turn, from endless draws by kind.
+
+    Always the same ones where the draws are: no question twice, each in the split that its hash says.
+    """
+    seen: set[str] = set()
+    fresh = {kind: _fresh(drawn, split, share, seen) for kind, drawn in draws.items()}
+    kinds = itertools.islice(itertools.cycle(draws), size)
+    made = ((kind, *next(fresh[kind])) for kind in kinds)
+    return TaskSet(Task(f"{split}-{i}", prompt, None, kind, more) for i, (kind, prompt, more) in enumerate(made))
+
+
+def _fresh(drawn: Iterator[Drawn], split: str, share: float, seen: set[str]) -> Iterator[Drawn]:
+    for prompt, more in drawn:
+        if prompt not in seen and held_out(prompt, share) == (split == "test"):
+            seen.add(prompt)
+            yield prompt, more
 
 
 def split_tasks(tasks: Iterable[Task], split: str, share: float) -> TaskSet:
@@ -169,18 +199,8 @@ def load_split(data: str, read: Callable[[Row, str], Task], split: str, share: f
     else as `split_tasks`. A file is read once as long as it does not change."""
     files = find_files(data)
     paths = files.test if files.test and split == "test" else files.train
-    version = tuple([_version(Path(path)) for path in paths])
+    version = tuple([file_version(path, "the tasks", "a JSONL file") for path in paths])
     return _load_split(paths, read, split, 0.0 if files.test else share, version)
-
-
-def _version(path: Path) -> tuple[str, int, int]:
-    try:
-        stat = path.stat()
-    except OSError as e:
-        raise DataError(f"{path}: cannot read the tasks: {e.strerror}") from None
-    if path.is_dir():
-        raise DataError(f"{path}: cannot read the tasks: it is a folder; give a JSONL file")
-    return str(path.resolve()), stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=16)

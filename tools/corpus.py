@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from agentgym.errors import DataError
-from agentgym.json_files import read_objects
+from agentgym.json_files import file_version, read_objects
 
 TITLE_WEIGHT = 2
 """How often a title counts: a document about something is worth more than one that mentions it."""
@@ -143,24 +143,19 @@ def load_corpus(*paths: str | Path) -> Corpus:
     do not change. Raises `DataError` naming file and line."""
     if not paths:
         raise DataError("no corpus: name a file of documents")
-    return _load(tuple([_version(Path(path)) for path in paths]))
+    return _load(tuple([_version(path) for path in paths]))
 
 
-def _version(path: Path) -> tuple[str, int, int]:
-    try:
-        stat = path.stat()
-    except OSError as e:
-        raise DataError(f"{path}: cannot read the corpus: {e.strerror}") from None
-    if path.is_dir():
-        raise DataError(f"{path}: cannot read the corpus: it is a folder; give a file of JSON lines or a JSON list")
-    if path.suffix == ".parquet":
+def _version(path: str | Path) -> tuple[str, int, int, int]:
+    version = file_version(path, "the corpus", "a file of JSON lines or a JSON list")
+    if version[0].endswith(".parquet"):
         raise DataError(f"{path}: cannot read the corpus: Parquet is not read here; write it as JSON lines")
-    return str(path.absolute()), stat.st_mtime_ns, stat.st_size
+    return version
 
 
 @lru_cache(maxsize=8)
-def _load(versions: tuple[tuple[str, int, int], ...]) -> Corpus:
-    rows = ((f"{path}:{line}", row) for path, _, _ in versions for line, row in read_objects(path))
+def _load(versions: tuple[tuple[str, int, int, int], ...]) -> Corpus:
+    rows = ((f"{path}:{line}", row) for path, *_ in versions for line, row in read_objects(path))
     documents = list(_documents(rows))
     if not documents:
         raise DataError(f"{versions[0][0]}: no documents in it")

@@ -9,12 +9,12 @@ import io
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
 from agentgym.adapters import reasoning_gym_names
-from agentgym.envs.adapters.expressions import harmless
+from agentgym.envs.adapters.expressions import plain_data, small_arithmetic
 from agentgym.envs.script import say
 from agentgym.envs.tasks import TaskSet, split_tasks
 from agentgym.envs.tool_env import ToolEnv
@@ -37,9 +37,25 @@ def _given_numbers(said: str, entry: Mapping[str, Any]) -> bool:
     return sorted(map(int, re.findall(r"\d+", said))) == sorted(entry["metadata"]["numbers"])
 
 
-_ALSO = {"puzzle24": _given_numbers}  # its check takes any four numbers for those that were given
+def _no_premise(said: str, entry: Mapping[str, Any]) -> bool:
+    return _bare(said) not in map(_bare, entry["metadata"]["premises"])
+
+
+def _bare(formula: str) -> str:
+    return re.sub(r"[\s()]", "", formula)
+
+
+_ALSO = {
+    "puzzle24": _given_numbers,  # its check takes any four numbers for those that were given
+    "propositional_logic": _no_premise,  # its check takes a premise, said again, for a conclusion
+}
 _TWO_VALUED = "of two possible answers each is right on half of the tasks"
-_EVALUATES = re.compile(r"(?<![\w.])(?:eval|exec|parse_expr|sympify)\(|\.parse_expr\(")
+_EVALUATORS = {
+    r"(?<![\w.])(?:eval|exec)\(": plain_data,
+    r"\b(?:parse_expr|sympify)\(": small_arithmetic,
+}
+_RUN_THEIR_OWN = ("basic_arithmetic", "bitwise_arithmetic", "codeio", "number_sorting", "propositional_logic")
+"""Evaluate the questions that they make, never an answer; one has a parser of its own, which is called like sympy's."""
 
 
 class ReasoningGymEnv(ToolEnv):
@@ -58,8 +74,8 @@ class ReasoningGymEnv(ToolEnv):
     `reward`: 1 if the generator's own check gives full marks to what stands in the last `<answer>...</answer>` of the
     agent's own last message, else 0. `score` (a metric) is that check's number, which pays some for answers that
     merely look alike; `answered` (a metric): whether there was an answer.
-    An answer that a generator would evaluate as Python is read first: one that is more than numbers, lists and
-    arithmetic counts as text.
+    Where a generator's check evaluates the answer, the answer is read first: one that is more than plain data (for
+    `eval`) or small arithmetic (for sympy) is paid nothing.
 
     ## Episode end
     Terminated by an answer, truncated after `max_turns` = 8 messages.
@@ -116,7 +132,7 @@ class ReasoningGymEnv(ToolEnv):
         if gold.lower() in _BOOLEANS:  # some checks ask for the truth of the text itself: "False" is true
             return float(said.lower() == gold.lower())
         made = _generator(self.name, self.size, self.data_seed, self.config)
-        if _evaluates(self.name) and not harmless(said):
+        if not all(harmless(said) for harmless in _guards(self.name)):
             return 0.0
         entry = task.metadata["entry"]
         if self.name in _ALSO and not _ALSO[self.name](said, entry):
@@ -175,8 +191,11 @@ def _questions(name: str, size: int, seed: int, config: str) -> tuple[Task, ...]
 
 
 @cache
-def _evaluates(name: str) -> bool:
-    """Whether a generator's file runs text as Python somewhere; its check may then run the answer."""
+def _guards(name: str) -> tuple[Callable[[str], bool], ...]:
+    """What an answer has to be before a generator's check may see it: nothing, unless its file evaluates texts."""
+    if name in _RUN_THEIR_OWN:
+        return ()
     from reasoning_gym.factory import DATASETS
 
-    return bool(_EVALUATES.search(inspect.getsource(sys.modules[DATASETS[name][0].__module__])))
+    source = inspect.getsource(sys.modules[DATASETS[name][0].__module__])
+    return tuple(guard for sign, guard in _EVALUATORS.items() if re.search(sign, source))

@@ -17,6 +17,7 @@ from agentgym.envs.function_calling.matching import check_answer
 from agentgym.envs.function_calling.one_shot import ANY_CALL
 from agentgym.envs.function_calling.world import read_call
 from agentgym.errors import DataError
+from agentgym.json_files import file_version
 from agentgym.types import Message, Task
 
 
@@ -29,7 +30,7 @@ def load_rows(data: str, answers: str = "", docs: str = "") -> tuple[Task, ...]:
     found = find_files(data)
     paths = (*found.train, *found.test)
     files = [path for path in (*paths, *([answers] if answers else [])) if Path(path).exists()]
-    version = tuple((Path(path).stat().st_mtime_ns, Path(path).stat().st_size) for path in files)
+    version = tuple([file_version(path, "the rows", "a file of JSON lines") for path in files])
     return _load(paths, answers, docs, version)
 
 

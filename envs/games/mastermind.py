@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentgym.envs.script import call, say
-from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tasks import Drawn, TaskSet, chosen_kinds, generated_tasks
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.errors import ConfigError
 from agentgym.protocols import Policy
@@ -115,12 +115,10 @@ class MastermindEnv(ToolEnv):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        if isinstance(kinds, str) or not kinds or any(kind not in SHAPES for kind in kinds):
-            raise ConfigError(f"Mastermind-v0: kinds = {kinds!r}: give a list of some of {', '.join(SHAPES)}")
         if tries < 1:
             raise ConfigError(f"Mastermind-v0: tries = {tries!r}: give 1 or more")
         self.tries = tries
-        self.kinds = tuple(kinds)
+        self.kinds = chosen_kinds("Mastermind-v0", kinds, SHAPES)
         self.demo_mistakes = demo_mistakes
         self.demo_careless = demo_careless
 
@@ -204,22 +202,13 @@ def _codes(places: int, colours: int) -> npt.NDArray[np.int64]:
 @lru_cache(maxsize=len(SIZES))
 def generate(split: str) -> TaskSet:
     """The tasks of a split, always the same ones: kind i % 3, no question twice, each split by the question's hash."""
-    kinds = {kind: _palettes(kind, split) for kind in SHAPES}
-    names = itertools.islice(itertools.cycle(SHAPES), SIZES[split])
-    return TaskSet(_task(f"{split}-{i}", kind, *next(kinds[kind])) for i, kind in enumerate(names))
+    return generated_tasks(split, SIZES[split], HOLDOUT, {kind: _palettes(kind) for kind in SHAPES})
 
 
-def _task(task_id: str, kind: str, prompt: str, palette: tuple[str, ...]) -> Task:
-    return Task(task_id, prompt, None, kind, {"palette": palette})
-
-
-def _palettes(kind: str, split: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _palettes(kind: str) -> Iterator[Drawn]:
     rng = random.Random(f"Mastermind-v0 {kind}")
     places, colours = SHAPES[kind]
-    seen: set[str] = set()
     while True:
         palette = tuple(rng.sample(COLOURS, colours))
         prompt = f"Find the code: {places} of {', '.join(palette)}; a colour may come again."
-        if prompt not in seen and held_out(prompt, HOLDOUT) == (split == "test"):
-            seen.add(prompt)
-            yield prompt, palette
+        yield prompt, {"palette": palette}

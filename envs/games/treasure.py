@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from collections import deque
@@ -13,7 +12,7 @@ from typing import Any
 
 from agentgym.envs.games.house import ROOMS, House, build
 from agentgym.envs.script import call, say
-from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tasks import Drawn, TaskSet, chosen_kinds, generated_tasks
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.errors import ConfigError
 from agentgym.protocols import Policy
@@ -158,11 +157,9 @@ class TreasureEnv(ToolEnv):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        if isinstance(kinds, str) or not kinds or any(kind not in KINDS for kind in kinds):
-            raise ConfigError(f"Treasure-v0: kinds = {kinds!r}: give a list of some of {', '.join(KINDS)}")
         if rooms and not 3 <= rooms <= 12:
             raise ConfigError(f"Treasure-v0: rooms = {rooms!r}: give 3 to 12, or 0 for those of the kind")
-        self.kinds = tuple(kinds)
+        self.kinds = chosen_kinds("Treasure-v0", kinds, KINDS)
         self.rooms = rooms
         self.demo_mistakes = demo_mistakes
         self.demo_patience = demo_patience
@@ -300,22 +297,13 @@ class Explorer:
 @lru_cache(maxsize=len(SIZES))
 def generate(split: str) -> TaskSet:
     """The tasks of a split, always the same ones: kind i % 3, no question twice, each split by the question's hash."""
-    seen: set[str] = set()
-    kinds = {kind: _tasks(kind, split, seen) for kind in KINDS}
-    names = itertools.islice(itertools.cycle(KINDS), SIZES[split])
-    return TaskSet(_task(f"{split}-{i}", kind, *next(kinds[kind])) for i, kind in enumerate(names))
+    return generated_tasks(split, SIZES[split], HOLDOUT, {kind: _tasks(kind) for kind in KINDS})
 
 
-def _task(task_id: str, kind: str, prompt: str, start: str, treasure: str) -> Task:
-    return Task(task_id, prompt, None, kind, {"start": start, "treasure": treasure})
-
-
-def _tasks(kind: str, split: str, seen: set[str]) -> Iterator[tuple[str, str, str]]:
+def _tasks(kind: str) -> Iterator[Drawn]:
     rng = random.Random(f"Treasure-v0 {kind}")
     while True:
         start, treasure = rng.choice(ROOMS), f"{rng.choice(LOOKS)} {rng.choice(THINGS)}"
         back = ", bring it back" if kind == "bring" else ""
         prompt = f"You are in the {start}. Find the {treasure}{back} and say its number."
-        if prompt not in seen and held_out(prompt, HOLDOUT) == (split == "test"):
-            seen.add(prompt)
-            yield prompt, start, treasure
+        yield prompt, {"start": start, "treasure": treasure}

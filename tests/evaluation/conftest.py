@@ -1,12 +1,8 @@
-"""A tiny real model, small environments in files, and an endpoint on loopback that does what a test says."""
+"""A tiny real model, small environments in files, and what an endpoint on loopback answers."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,8 @@ import pytest
 from agentgym.config import ModelConfig
 from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
+from tests.endpoint_server import Reply, completion
+from tests.endpoint_server import serve as serve
 
 COIN = """
 import asyncio
@@ -72,75 +70,9 @@ def envs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Reply = tuple[int, dict[str, str], bytes]
-
-
-@dataclass
-class Server:
-    """An endpoint. `reply(body, number)` answers the number-th chat request (from 0): status, headers, body."""
-
-    reply: Callable[[dict[str, Any], int], Reply]
-    models: list[str] = field(default_factory=lambda: ["stock-clerk"])
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    keys: list[str | None] = field(default_factory=list)
-    url: str = ""
-    released: threading.Event = field(default_factory=threading.Event)
-    """Set at the end: hanging replies wait for it."""
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Starts endpoints: `serve(reply)`."""
-    running: list[tuple[ThreadingHTTPServer, Server]] = []
-
-    def start(reply: Callable[[dict[str, Any], int], Reply], **more: Any) -> Server:
-        server = Server(reply, **more)
-        lock = threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                rows = [{"id": name, "object": "model"} for name in server.models]
-                self._send(200, {}, json.dumps({"object": "list", "data": rows}).encode())
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with lock:
-                    number = len(server.bodies)
-                    server.bodies.append(body)
-                    server.keys.append(self.headers.get("authorization"))
-                self._send(*server.reply(body, number))
-
-            def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
-                try:
-                    self.send_response(status)
-                    for name, value in {**headers, "content-length": str(len(content))}.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(content)
-                except OSError:
-                    pass  # the client has given up
-
-            def log_message(self, *_: Any) -> None: ...
-
-        made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        made.daemon_threads = True
-        server.url = f"http://127.0.0.1:{made.server_address[1]}/v1"
-        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
-        running.append((made, server))
-        return server
-
-    yield start
-    for made, server in running:
-        server.released.set()
-        made.shutdown()
-        made.server_close()
-
-
 def chat(message: dict[str, Any], finish: str = "stop", tokens: int | None = 5) -> Reply:
     """A chat completion."""
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    usage = {} if tokens is None else {"usage": {"completion_tokens": tokens, "prompt_tokens": 9}}
-    return 200, {}, json.dumps({"object": "chat.completion", "choices": [choice], **usage}).encode()
+    return 200, completion(message, finish, tokens)
 
 
 def clerk(body: dict[str, Any], _: int = 0) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ class RefusedError(Exception):
     """A call that cannot be served: its text becomes the answer `{"error": text}`."""
 
 
-class Api:
+class Api(ABC):
     """One API of an episode. Its methods are the documented functions; its public attributes are the state that is
     compared with that of the right calls. What begins with an underscore is not compared."""
 
@@ -27,9 +28,9 @@ class Api:
         """Raises `ValueError` for a configuration that the API cannot start from."""
         self.load(copy.deepcopy(dict(config)))
 
+    @abstractmethod
     def load(self, config: dict[str, Any]) -> None:
         """Set the state that `config` describes."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}

@@ -24,10 +24,10 @@ from agentgym.envs.verifiers.judge.ranked import read_ranking
 from agentgym.errors import ConfigError, ModelError, VerifierFault
 from agentgym.tools.driving import drive
 from agentgym.types import Outcome, Task
-from tests.envs.verifiers.conftest import JudgeServer, completion
+from tests.endpoint_server import Server, completion
 from tests.envs.verifiers.trajectories import trajectory
 
-Serve = Callable[..., JudgeServer]
+Serve = Callable[..., Server]
 TASK = Task("t", "Say hello to Ada.", "Hello, Ada!")
 RUBRIC = "Friendly is 10, rude is 1."
 SECRET = "sk-very-secret"
@@ -141,7 +141,7 @@ def test_nonsense_is_asked_for_again_and_then_there_is_no_verdict(serve: Serve) 
         ((200, b"{not json"), "no chat completion"),
         ((200, b'{"choices": []}'), "no chat completion"),
         ((401, f"bad key {SECRET}".encode()), "bad key ***"),
-        ((200, completion("Score: 7", "length")), "cut off"),
+        ((200, completion({"content": "Score: 7"}, "length")), "cut off"),
     ],
 )
 def test_a_broken_judge_gives_no_verdict(serve: Serve, reply: Any, says: str) -> None:
