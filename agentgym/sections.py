@@ -118,6 +118,9 @@ class RolloutConfig(Section):
     focus: float = Field(0.0, ge=0, lt=1)
     """Preference for tasks of middling success: one that succeeds with probability p (its own, else its kind's, as
     this run measures it) is passed over, until the next epoch, with probability focus * (1 - 4p(1 - p)). 0: none is."""
+    dynamic_sampling: float = Field(0.0, ge=0)
+    """Groups without differences, from which nothing can be learned, are replaced by others, at most so many times
+    `groups` a step; they stay in the figures and in the ledger. 0: they are part of the batch, without a gradient."""
     max_staleness: int = Field(1, ge=0)
     """Versions a trained token may be behind; 0: synchronous."""
     temperature: float = Field(1.0, gt=0)

@@ -14,7 +14,7 @@ from agentgym.trainers.batch import Rows, build_rows
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import group_outcome
-from agentgym.trainers.pipeline import Pipeline
+from agentgym.trainers.pipeline import Batch, Pipeline
 from agentgym.trainers.rollouts import Rollouts
 from agentgym.trainers.step_metrics import group_metrics, row_metrics
 from agentgym.types import Floats, Group
@@ -40,21 +40,23 @@ class Loop:
     cpu: dict[str, float] = field(default_factory=dict)
 
     def run_step(self) -> tuple[list[Group], list[dict[str, Any]], dict[str, Any]]:
-        """One step: the groups it trained on, their ledger rows, and its metrics."""
+        """One step: the groups that it used up, their ledger rows, and its metrics."""
         self.times, self.cpu = {}, {}
-        groups = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
+        drawn = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
+        groups = drawn.groups
         credits = self._timed("credit", lambda: [self.credit(self.prepare(group)) for group in groups])
         batch = self._timed("batch", lambda: self._rows(groups, credits))
         gap = self._timed("probe", lambda: self.probe.check(batch.rows) if self.probe else None)
         scale = self.lr_scale(self.step)
         trained = self._timed("fwd_bwd", lambda: self._learn(batch, scale))
-        ledger = self._ledger(groups, credits)
+        ledger = self._ledger(drawn, credits)
         self.step += 1
         self._timed("weight_sync", self.publish)
-        self.pipeline.consumed(groups)
+        self.pipeline.consumed(drawn.all)
         metrics = {
             "step": self.step,
-            **group_metrics(groups),
+            **group_metrics(drawn.all),
+            **({"replaced": len(drawn.replaced)} if drawn.replaced else {}),
             **row_metrics(batch),
             **({"passed_over": self.pipeline.passed} if self.pipeline.passed else {}),
             **trained,
@@ -62,7 +64,7 @@ class Loop:
             "skipped_updates": self.learner.skipped,
             **{f"time/{name}": seconds for name, seconds in self.times.items()},
         }
-        return groups, ledger, metrics
+        return drawn.all, ledger, metrics
 
     def publish(self) -> None:
         """Hand the learner's weights to the engines as version `step`, and let play go on as far as it may."""
@@ -84,7 +86,8 @@ class Loop:
         self.cpu["pack"] = self.learner.pack_s - packed
         return trained
 
-    def _ledger(self, groups: Sequence[Group], credits: Sequence[Sequence[Sequence[Floats]]]) -> list[dict[str, Any]]:
+    def _ledger(self, drawn: Batch, credits: Sequence[Sequence[Sequence[Floats]]]) -> list[dict[str, Any]]:
+        credits = [*credits, *(self.credit(self.prepare(group)) for group in drawn.replaced)]
         return [
             {
                 "step": self.step + 1,
@@ -92,7 +95,7 @@ class Loop:
                 "group": f"{self.step + 1}/{i}",
                 "outcome": group_outcome(group, credit, version=self.step, max_staleness=self.max_staleness),
             }
-            for i, (group, credit) in enumerate(zip(groups, credits, strict=True))
+            for i, (group, credit) in enumerate(zip(drawn.all, credits, strict=True))
         ]
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:

@@ -1,12 +1,15 @@
 """The flow from tasks to batches: how far play may run ahead of learning.
 
 Dispatch is paced by one number: with version v being trained, at most (v + max_staleness + 1) * groups_per_step groups
-have been started, so that little goes stale. 0 is synchronous.
+have been started, so that little goes stale. 0 is synchronous. Of what has finished, the oldest is trained first: it
+has the least time left. The bound itself is held per token, where rows are made (`batch`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agentgym.trainers.frontier import Frontier
@@ -14,23 +17,54 @@ from agentgym.trainers.rollouts import Rollouts
 from agentgym.types import Group, GroupRequest
 
 
-class Pipeline:
-    """Keeps the rollout worker busy within the bound, and hands out one batch of groups a step."""
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The groups of one step, and those that were played in vain and replaced (dynamic sampling)."""
 
-    def __init__(self, rollouts: Rollouts, frontier: Frontier, *, groups: int, max_staleness: int, steps: int):
+    groups: list[Group]
+    replaced: list[Group]
+
+    @property
+    def all(self) -> list[Group]:
+        return [*self.groups, *self.replaced]
+
+
+class Pipeline:
+    """Keeps the rollout worker busy within the bound, and hands out one batch of groups a step.
+
+    `replace`: groups that `teaches` denies are left out and others played in their place, at most so many times
+    `groups` a step (dynamic sampling: DAPO, arXiv:2503.14476, section 3.2).
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        frontier: Frontier,
+        *,
+        groups: int,
+        max_staleness: int,
+        steps: int,
+        replace: float = 0.0,
+        teaches: Callable[[Group], bool] = lambda group: True,
+    ):
         self._rollouts = rollouts
         self._frontier = frontier
         self._groups = groups
         self._ahead = max_staleness + 1
         self._steps = steps
+        self._replaceable = int(replace * groups)
+        self._teaches = teaches
         self._in_flight: dict[str, GroupRequest] = {}
+        self._finished: list[tuple[int, int, Group]] = []
+        """(oldest version, order of arrival, group), a heap."""
+        self._arrivals = 0
         self.started = 0
+        self.replaced = 0
 
     def dispatch(self, version: int) -> None:
         """Start what the bound allows while `version` is trained; nothing beyond the last step."""
-        allowed = min(version + self._ahead, self._steps) * self._groups
-        requests = [self._frontier.next() for _ in range(allowed - self.started)]
-        self._start(requests)
+        allowed = min(version + self._ahead, self._steps) * self._groups + self.replaced
+        self._start([self._frontier.next() for _ in range(allowed - self.started)])
 
     def _start(self, requests: Sequence[GroupRequest]) -> None:
         self._in_flight.update({request.id: request for request in requests})
@@ -38,14 +72,29 @@ class Pipeline:
         if requests:
             self._rollouts.submit(requests)
 
-    def batch(self, version: int) -> list[Group]:
-        """The next `groups` finished groups, in the order in which they finished."""
+    def batch(self, version: int) -> Batch:
+        """The `groups` oldest of the finished groups, as soon as there are so many."""
         self.dispatch(version)
-        batch = []
-        for _ in range(self._groups):
-            group = self._rollouts.receive()
-            batch.append(group)
-        return batch
+        chosen: list[Group] = []
+        replaced: list[Group] = []
+        while len(chosen) < self._groups:
+            for arrived in self._rollouts.arrived():
+                self._take(arrived)
+            if len(chosen) + len(self._finished) < self._groups:
+                self._take(self._rollouts.receive())
+                continue
+            group = heapq.heappop(self._finished)[2]
+            if len(replaced) < self._replaceable and not self._teaches(group):
+                replaced.append(group)
+                self.replaced += 1
+                self.dispatch(version)
+            else:
+                chosen.append(group)
+        return Batch(chosen, replaced)
+
+    def _take(self, group: Group) -> None:
+        self._arrivals += 1
+        heapq.heappush(self._finished, (oldest_version(group), self._arrivals, group))
 
     @property
     def passed(self) -> int:
@@ -63,11 +112,22 @@ class Pipeline:
         return {
             "frontier": self._frontier.state(),
             "in_flight": [[r.id, r.env_id, r.task] for r in self._in_flight.values()],
+            "replaced": self.replaced,
         }
 
     def restore(self, state: dict[str, Any], step: int) -> None:
         """Go on after `step` trained steps: what was in flight is played again, nothing is skipped."""
         self._frontier.restore(state["frontier"])
-        self.started = step * self._groups
+        self.replaced = state.get("replaced", 0)
+        self.started = step * self._groups + self.replaced
         size, seed, temperature = self._frontier.size, self._frontier.seed, self._frontier.temperature
         self._start([GroupRequest(i, env, task, size, seed, temperature) for i, env, task in state["in_flight"]])
+
+
+def oldest_version(group: Group) -> int:
+    """Of any token that the policy sampled in the group; 0 where it sampled none."""
+    return min((int(turn.completion.versions.min()) for turn in _sampled(group)), default=0)
+
+
+def _sampled(group: Group) -> Sequence[Any]:
+    return [turn for t in group.trajectories for turn in t.turns if len(turn.completion.versions)]

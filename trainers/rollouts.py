@@ -49,6 +49,10 @@ class Rollouts(Protocol):
         """The next finished group; blocks. Raises `RolloutError` when the worker is gone."""
         ...
 
+    def arrived(self) -> list[Group]:
+        """All finished groups that were not received yet; does not block."""
+        ...
+
     def update(self, update: WeightUpdate) -> None:
         """New weights, before any request submitted after this."""
         ...
@@ -89,6 +93,9 @@ class LocalRollouts:
             self._arrived.clear()
             self._loop.run_until_complete(self._arrived.wait())
         return _unwrap(self._done.popleft())
+
+    def arrived(self) -> list[Group]:
+        return [_unwrap(self._done.popleft()) for _ in range(len(self._done))]
 
     def update(self, update: WeightUpdate) -> None:
         self._loop.run_until_complete(self._worker.update_weights(update))
@@ -131,6 +138,17 @@ class ProcessRollouts:
         group: Group = self._wait("group")
         return group
 
+    def arrived(self) -> list[Group]:
+        try:
+            while self._up.poll(0):
+                kind, payload = self._take()
+                if kind == "group":
+                    self._groups.append(payload)
+        except (EOFError, OSError):
+            raise WorkerDied(self._obituary()) from None
+        groups, self._groups = list(self._groups), deque()
+        return groups
+
     def update(self, update: WeightUpdate) -> None:
         self._send("weights", update)
         self._wait("weights")
@@ -164,19 +182,24 @@ class ProcessRollouts:
                     if self._process.is_alive():
                         continue
                     raise EOFError
-                got, payload = self._up.recv()
+                got, payload = self._take()
             except (EOFError, OSError):
                 raise WorkerDied(self._obituary()) from None
-            if got == "user_error":
-                raise payload
-            if got == "failed":
-                raise RolloutError(f"the rollout worker failed:\n{payload}")
-            if got == "ready":
-                self._loaded = True  # whatever is waited for: it comes once
             if got == kind:
-                return _unwrap(payload) if kind == "group" else payload
+                return payload
             if got == "group":
-                self._groups.append(_unwrap(payload))
+                self._groups.append(payload)
+
+    def _take(self) -> tuple[str, Any]:
+        """One message; raises what the worker failed of."""
+        kind, payload = self._up.recv()
+        if kind == "user_error":
+            raise payload
+        if kind == "failed":
+            raise RolloutError(f"the rollout worker failed:\n{payload}")
+        if kind == "ready":
+            self._loaded = True  # whatever is waited for: it comes once
+        return kind, _unwrap(payload) if kind == "group" else payload
 
     def _obituary(self) -> str:
         self._process.join(timeout=2.0)

@@ -11,7 +11,7 @@ from agentgym.config import Config
 from agentgym.engines.size import context_of
 from agentgym.errors import ConfigError
 from agentgym.loading import users_code
-from agentgym.protocols import Reporter
+from agentgym.protocols import Credit, Reporter
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.make import load_tokenizer, make_renderer
@@ -36,6 +36,7 @@ from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.gold import GoldWatch
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
+from agentgym.trainers.ledger import teaches
 from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
 from agentgym.trainers.models import load_model, pick_device
@@ -303,23 +304,26 @@ class Session:
     def _loop(self) -> Loop:
         config, control = self.config, self.config.trainer.control
         rollout = config.rollout
+        rft = control == "rejection_sampling"
+        credit: Credit = accepted_only if rft else make_credit(config)
         frontier = Frontier(self._sources, rollout.group_size, config.run.seed, rollout.temperature, rollout.focus)
         pipeline = Pipeline(
             self.rollouts,
             frontier,
-            groups=config.rollout.groups,
-            max_staleness=config.rollout.max_staleness,
+            groups=rollout.groups,
+            max_staleness=rollout.max_staleness,
             steps=config.trainer.steps,
+            replace=rollout.dynamic_sampling,
+            teaches=lambda group: teaches(credit(group)),
         )
         if self._pipeline_state is not None:
             pipeline.restore(self._pipeline_state, self.step)
-        rft = control == "rejection_sampling"
         total, learner = config.trainer.steps, config.learner
         loop = Loop(
             pipeline=pipeline,
             rollouts=self.rollouts,
             learner=self.learner,
-            credit=accepted_only if rft else make_credit(config),
+            credit=credit,
             loss=supervised_loss if rft else make_loss(config),
             sync=self._weight_sync(),
             max_staleness=config.rollout.max_staleness,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
+from agentgym.trainers.batch import build_rows
+from agentgym.trainers.credit.grpo import grpo
 from agentgym.trainers.difficulty import Difficulty
 from agentgym.trainers.frontier import Frontier, TaskSource
-from agentgym.trainers.pipeline import Pipeline
+from agentgym.trainers.pipeline import Pipeline, oldest_version
+from agentgym.trainers.timed import TimedRollouts
 from agentgym.types import Group, GroupRequest, Outcome, StopReason, Trajectory, WeightUpdate
 
 
@@ -29,6 +33,9 @@ class RecordedRollouts:
         request = self.waiting.popleft()
         return Group(request.id, str(request.task), request.env_id, (), request)
 
+    def arrived(self) -> list[Group]:
+        return []
+
     def update(self, update: WeightUpdate) -> None: ...
 
     def stats(self) -> dict[str, float]:
@@ -46,7 +53,7 @@ def test_no_more_is_started_than_the_bound_allows(staleness: int) -> None:
     rollouts = RecordedRollouts()
     pipeline = Pipeline(rollouts, frontier(), groups=3, max_staleness=staleness, steps=6)
     for version in range(6):
-        groups = pipeline.batch(version)
+        groups = pipeline.batch(version).groups
         assert len(groups) == 3
         assert len(rollouts.requests) == min(version + staleness + 1, 6) * 3
         pipeline.consumed(groups)
@@ -126,7 +133,7 @@ def test_resume_plays_again_what_was_in_flight_and_skips_nothing() -> None:
     pipeline = Pipeline(whole, frontier(), groups=2, max_staleness=1, steps=5)
     seen = []
     for version in range(5):
-        groups = pipeline.batch(version)
+        groups = pipeline.batch(version).groups
         seen += [g.id for g in groups]
         pipeline.consumed(groups)
         if version == 1:
@@ -135,7 +142,94 @@ def test_resume_plays_again_what_was_in_flight_and_skips_nothing() -> None:
     resumed.restore(state, 2)
     again = []
     for version in range(2, 5):
-        groups = resumed.batch(version)
+        groups = resumed.batch(version).groups
         again += [g.id for g in groups]
         resumed.consumed(groups)
     assert seen[:4] + again == seen
+
+
+def lengths(by_task: dict[int, int]) -> Callable[[GroupRequest, int], int]:
+    """Tokens of an episode: 10, but for the first episodes of the tasks that are named."""
+    return lambda request, episode: by_task.get(int(request.task), 10) if episode == 0 else 10
+
+
+def test_of_what_has_finished_the_oldest_goes_first() -> None:
+    played = TimedRollouts(lengths({}), slots=4, token_seconds=1.0)
+    pipeline = Pipeline(played, frontier(40), groups=2, max_staleness=3, steps=8)
+    pipeline.dispatch(0)
+    played.wait(5.0)
+    played.update(WeightUpdate(1))
+    played.wait(1000.0)
+    versions = [oldest_version(group) for v in range(4) for group in pipeline.batch(v).groups]
+    assert versions == sorted(versions)
+    assert versions[0] == 0
+
+
+@pytest.mark.parametrize("bound", [1, 2, 4])
+def test_a_straggler_of_forty_versions_is_trained_only_where_it_is_fresh(bound: int) -> None:
+    """AReaL's rule, which counts submissions only, trains such an episode whole, at lag 40."""
+    slow = frontier(400).next()
+    tokens = 900 if bound == 1 else 450  # a step waits for play at 1: it lasts twice as long
+    played = TimedRollouts(lengths({int(slow.task): tokens}), slots=64, token_seconds=1.0)
+    pipeline = Pipeline(played, frontier(400), groups=2, max_staleness=bound, steps=60)
+    seen, ages, kept, lost = 0, [], 0, 0
+    for version in range(60):
+        played.update(WeightUpdate(version))
+        drawn = pipeline.batch(version)
+        rows = build_rows(drawn.groups, [grpo(g) for g in drawn.groups], version=version, max_staleness=bound).rows
+        for group, mine in zip(drawn.groups, np.array_split(np.arange(len(rows)), len(drawn.groups)), strict=True):
+            for row in (rows[i] for i in mine):
+                ages += list(version - row.versions[row.mask > 0])
+                if group.id == slow.id and len(row.ids) > 100:
+                    seen, kept, lost = version, row.trained, len(row.ids) - row.trained
+        played.wait(10.0)
+    assert seen >= 40
+    assert max(ages) <= bound
+    assert 0 < kept <= 20 * (bound + 2), "the tokens of its last versions are trained"
+    assert lost > 0.8 * tokens
+
+
+def test_groups_without_differences_are_replaced_up_to_a_bound() -> None:
+    played = TimedRollouts(lengths({}), slots=64, token_seconds=1.0)
+    dull = {str(task) for task in range(0, 40, 2)}
+    pipeline = Pipeline(
+        played, frontier(40), groups=4, max_staleness=1, steps=5, replace=9.0, teaches=lambda g: g.task_id not in dull
+    )
+    ended: list[str] = []
+    for version in range(5):
+        drawn = pipeline.batch(version)
+        assert not dull & {group.task_id for group in drawn.groups}
+        assert len(drawn.groups) == 4
+        ended += [group.id for group in drawn.all]
+        pipeline.consumed(drawn.all)
+    assert len(set(ended)) == len(ended) == 20 + pipeline.replaced
+    assert pipeline.replaced > 5
+    assert len(pipeline.state()["in_flight"]) == 0, "no more was started than was used"
+
+    never = Pipeline(played, frontier(40), groups=4, max_staleness=0, steps=1, replace=0.5, teaches=lambda g: False)
+    drawn = never.batch(0)
+    assert (len(drawn.groups), len(drawn.replaced)) == (4, 2)
+
+
+def test_what_was_replaced_is_not_played_again_after_a_resume() -> None:
+    def begin() -> Pipeline:
+        played = TimedRollouts(lengths({}), slots=8, token_seconds=1.0)
+        teaches = lambda group: int(group.task_id) % 3 > 0  # noqa: E731
+        return Pipeline(played, frontier(60), groups=2, max_staleness=1, steps=6, replace=3.0, teaches=teaches)
+
+    def play(pipeline: Pipeline, versions: range) -> list[str]:
+        ended = []
+        for version in versions:
+            drawn = pipeline.batch(version)
+            pipeline.consumed(drawn.all)
+            ended += [group.id for group in drawn.all]
+        return ended
+
+    first = begin()
+    done = play(first, range(3))
+    second = begin()
+    second.restore(json.loads(json.dumps(first.state())), 3)
+    done += play(second, range(3, 6))
+    assert len(set(done)) == len(done) == 12 + second.replaced
+    asked = frontier(60)
+    assert set(done) <= {asked.next().id for _ in range(len(done))}, "none is skipped"
