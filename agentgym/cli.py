@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 import agentgym
-from agentgym import gym_commands
+from agentgym import gym_commands, run_commands
 from agentgym.arguments import config_table, env_keys, settings, shorthand, split_overrides
 from agentgym.config import Config, load_config, recipe_for
 from agentgym.errors import ConfigError
@@ -305,7 +305,7 @@ def envs(as_json: Annotated[bool, typer.Option("--json", help="A JSON list of ob
         print_envs(Console(), found)
 
 
-for name, function in gym_commands.COMMANDS.items():
+for name, function in {**gym_commands.COMMANDS, **run_commands.COMMANDS}.items():
     command(name)(function)
 
 

@@ -10,6 +10,7 @@ DEAR = {
     ("trainers/test_session.py", "run"): "a run",
     ("trainers/test_session.py", "steady"): "a steady run",
     ("evaluation/test_playing.py", "whole"): "an evaluation",
+    ("trainers/test_check_run.py", ""): "a checked run",
     ("test_layout.py", "wheel"): "a wheel",
     ("envs/verifiers/test_math.py", ""): "maths",  # their processes import sympy
     ("envs/test_math_tool.py", ""): "maths",
