@@ -7,7 +7,7 @@ importing it costs nothing and every value can cross a process boundary.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
@@ -124,7 +124,18 @@ class Message:
         )
 
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for every call
+def _encoder() -> Callable[[Any], str]:
+    """`json.dumps` without ASCII escapes. The standard library makes its C encoder anew for each value, which costs
+    more than the encoding of a call's arguments: here it is made once."""
+    encoder = json.JSONEncoder(ensure_ascii=False)
+    make = getattr(json.encoder, "c_make_encoder", None)  # None where Python has no C part
+    if make is None:
+        return encoder.encode
+    parts = make(None, encoder.default, json.encoder.encode_basestring, None, ": ", ", ", False, False, True)
+    return lambda value: "".join(parts(value, 0))
+
+
+_encode = _encoder()
 
 
 def _content_out(content: str | tuple[ContentPart, ...]) -> Any:
@@ -156,7 +167,7 @@ def _content_in(content: Any) -> str | tuple[ContentPart, ...]:
 
 def _call_out(call: ToolCall) -> dict[str, Any]:
     # a malformed call keeps its raw text as `arguments`, so that a stored conversation shows what the model wrote
-    arguments = _encode(dict(call.arguments))
+    arguments = _encode(call.arguments if type(call.arguments) is dict else dict(call.arguments))
     row: dict[str, Any] = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
     if call.error is not None:
         row["error"] = call.error
