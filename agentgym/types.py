@@ -97,7 +97,10 @@ class Message:
 
     def to_openai(self) -> dict[str, Any]:
         """A fresh dict in OpenAI's chat shape (arguments as a JSON string, reasoning as `reasoning_content`)."""
-        row: dict[str, Any] = {"role": self.role, "content": _content_out(self.content)}
+        row: dict[str, Any] = {
+            "role": self.role,
+            "content": self.content if isinstance(self.content, str) else _parts_out(self.content),
+        }
         if self.reasoning is not None:
             row["reasoning_content"] = self.reasoning
         if self.tool_calls:
@@ -138,9 +141,7 @@ def _encoder() -> Callable[[Any], str]:
 _encode = _encoder()
 
 
-def _content_out(content: str | tuple[ContentPart, ...]) -> Any:
-    if isinstance(content, str):
-        return content
+def _parts_out(content: tuple[ContentPart, ...]) -> list[dict[str, Any]]:
     return [
         {"type": "text", "text": part.text}
         if isinstance(part, TextPart)

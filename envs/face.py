@@ -104,41 +104,49 @@ class Chat:
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._rows: list[dict[str, Any]] = []
-        self._deep: list[int] = []
-        """The rows that hold more than texts."""
+        self._calls: list[tuple[int, list[dict[str, Any]]]] = []
+        """The tool calls of the rows that have some."""
+        self._parts: list[int] = []
+        """The rows whose content is not plain text."""
 
     def rows(self, messages: list[Message]) -> list[dict[str, Any]]:
         """`messages`, in dicts of the caller's own."""
         known = len(self._messages)
         if messages[:known] != self._messages:
-            self._messages, self._rows, self._deep, known = [], [], [], 0
+            self._messages, self._rows, self._calls, self._parts, known = [], [], [], [], 0
         for message in messages[known:]:
-            if message.tool_calls or type(message.content) is not str:
-                self._deep.append(len(self._rows))
-            self._messages.append(message)
-            self._rows.append(message.to_openai())
-        own = [row.copy() for row in self._rows]  # copy.deepcopy would cost thirty times as much
-        for i in self._deep:
-            _copy_parts(own[i])
+            self._add(message)
+        own = [row.copy() for row in self._rows]  # copy.deepcopy would cost fifty times as much
+        for i, calls in self._calls:
+            own[i]["tool_calls"] = _copied(calls)
+        for i in self._parts:
+            own[i]["content"] = copy.deepcopy(own[i]["content"])
         return own
+
+    def _add(self, message: Message) -> None:
+        row = message.to_openai()
+        if "tool_calls" in row:
+            self._calls.append((len(self._rows), row["tool_calls"]))
+        if type(row["content"]) is list:
+            self._parts.append(len(self._rows))
+        self._messages.append(message)
+        self._rows.append(row)
 
     def calls(self, message: Message) -> list[dict[str, Any]]:
         """The tool calls of a message of the conversation, in dicts of the caller's own."""
-        for known, row in zip(reversed(self._messages), reversed(self._rows), strict=True):
-            if known is message:
-                return _copied_calls(row["tool_calls"])
+        for i, calls in reversed(self._calls):
+            if self._messages[i] is message:
+                return _copied(calls)
         return list(message.to_openai()["tool_calls"])
 
 
-def _copy_parts(row: dict[str, Any]) -> None:
-    if "tool_calls" in row:
-        row["tool_calls"] = _copied_calls(row["tool_calls"])
-    if type(row["content"]) is list:
-        row["content"] = copy.deepcopy(row["content"])
-
-
-def _copied_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**call, "function": call["function"].copy()} for call in calls]
+def _copied(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    made = []
+    for call in calls:
+        own = call.copy()
+        own["function"] = call["function"].copy()
+        made.append(own)
+    return made
 
 
 @cache

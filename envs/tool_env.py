@@ -322,14 +322,18 @@ class ToolEnv(TextEnv):
     ) -> tuple[list[ToolResult], StopReason | None]:
         began = perf_counter()
         room = self.max_tool_calls - len(episode.calls) if self.max_tool_calls else len(calls)
-        results = await self._within_time(calls[:room] if room < len(calls) else calls, episode)
+        run = calls[:room] if room < len(calls) else calls
+        results = await (self._within_time(run, episode) if self.timeout and run else self._offered.run(run, episode))
         for call in calls[len(results) :]:
             results.append(ToolResult(call, "error: not run: a limit of this episode is reached", True))
         self.timing["tools"] += perf_counter() - began
         episode.calls += results
-        malformed = any(call.error is not None for call in calls)
+        malformed = stopped = False
+        for result in results:
+            malformed = malformed or result.call.error is not None
+            stopped = stopped or result.stop
         episode.parse_errors = episode.parse_errors + 1 if malformed else 0
-        if any(result.stop for result in results):
+        if stopped:
             return results, StopReason.tool_stopped
         reason = self._limit(episode)
         if room < len(calls) and reason is not StopReason.timeout:
@@ -346,8 +350,6 @@ class ToolEnv(TextEnv):
         return None
 
     async def _within_time(self, calls: Sequence[ToolCall], episode: Episode) -> list[ToolResult]:
-        if not self.timeout or not calls:
-            return await self._offered.run(calls, episode)
         await checkpoint()
         deadline = asyncio.timeout(self._deadline - perf_counter())
         try:
