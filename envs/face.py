@@ -9,9 +9,11 @@ from functools import cache
 from typing import Any, TypeVar
 
 import gymnasium
+import numpy as np
 
 from agentgym.envs.spaces import Unicode
 from agentgym.protocols import Parser, Start, Step
+from agentgym.tools.dice import Dice
 from agentgym.tools.driving import drive, drive_on_loop
 from agentgym.tools.episode import Episode
 from agentgym.types import Message
@@ -38,6 +40,28 @@ class TextEnv(gymnasium.Env[str, str]):
         self.episode: Episode | None = None
         """The episode under way or just ended."""
         self._chat = Chat()
+        self._dice: Dice | None = None
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """The generator of the last seed that `reset` was given; made when something is drawn."""
+        if self._np_random is None and self._dice is not None:
+            self._np_random = self._dice.rng
+        return super().np_random
+
+    @np_random.setter
+    def np_random(self, value: np.random.Generator) -> None:
+        self._np_random, self._np_random_seed = value, -1  # as Gymnasium does: the seed is not known
+
+    def _reseed(self, seed: int | None) -> None:
+        """What Gymnasium's own `reset` does."""
+        if seed is not None:
+            self._dice = Dice(seed)
+            self._np_random, self._np_random_seed = None, seed
+
+    def _draws_from(self) -> Dice | np.random.Generator:
+        """The generator, or what will be it."""
+        return self._dice if self._dice is not None and self._np_random is None else self.np_random
 
     @abstractmethod
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start: ...

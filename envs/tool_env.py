@@ -204,7 +204,7 @@ class ToolEnv(TextEnv):
     def fresh(self) -> Self:
         """Another env of the same tasks, tools and reward, with an episode and a generator of its own."""
         other = copy.copy(self)
-        other._np_random, other._np_random_seed = None, None
+        other._np_random, other._np_random_seed, other._dice = None, None, None
         other.episode, other._ended = None, True
         other.timing, other._paid = {}, {}
         other.rubric = other._make_rubric()
@@ -212,7 +212,7 @@ class ToolEnv(TextEnv):
 
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start:
         """Start an episode. options: `task_id`, `index` or `task`, and `split`; else a task is drawn at random."""
-        super(TextEnv, self).reset(seed=seed)
+        self._reseed(seed)
         if self.episode is not None:
             await self.episode.release()  # of one that was never ended
         if self.toolset.sources:
@@ -223,7 +223,7 @@ class ToolEnv(TextEnv):
             prompt = (Message("system", self.system), *prompt)
         own = self.tools_for(task)
         self._offered = offered = self.toolset if own is None else own
-        self.episode = episode = Episode(task, self.np_random, list(prompt), offered.schemas)
+        self.episode = episode = Episode(task, self._draws_from(), list(prompt), offered.schemas)
         if self.sandbox or "sandbox" in task.metadata:
             episode.sandbox_settings = {**self.sandbox, **task.metadata.get("sandbox", {})}
         self._ended = False
@@ -242,7 +242,12 @@ class ToolEnv(TextEnv):
     def _choose(self, options: Mapping[str, Any]) -> Task:
         if (given := options.get("task")) is not None:
             return given if isinstance(given, Task) else as_tasks([given], "options['task']")[0]
-        return self.tasks(options.get("split", "train")).pick(options, self.np_random)
+        tasks = self.tasks(options.get("split", "train"))
+        if (named := tasks.named(options)) is not None:
+            return named
+        if len(tasks) == 1:  # for which a generator draws nothing either
+            return tasks[0]
+        return tasks[int(self.np_random.integers(len(tasks)))]
 
     async def astep(self, message: Message) -> Step:
         """Take one assistant message, run its tool calls, and score the episode where it ends."""
