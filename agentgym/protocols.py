@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from agentgym.execution import Capabilities, ExecResult, SandboxSpec
+from agentgym.quick import quick
 from agentgym.types import (
     Completion,
     Floats,
@@ -38,6 +39,7 @@ class Start:
     tools: tuple[Mapping[str, Any], ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Step:
     """What an env answers to one assistant message.
@@ -183,6 +185,7 @@ class Renderer(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ParsedCalls:
     """A model's text taken apart. A malformed call is in `calls` with its `error` set, and in `errors`."""

@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from agentgym.quick import quick
+
 Ids: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
@@ -67,6 +69,7 @@ class ImagePart:
 ContentPart: TypeAlias = TextPart | ImagePart
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call the model asked for. `error` is set when its text was malformed: the env then answers with it."""
@@ -77,6 +80,7 @@ class ToolCall:
     error: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message in OpenAI's shape; `reasoning` is kept apart from `content` and is never scored."""

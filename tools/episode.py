@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from agentgym.protocols import Sandbox
+from agentgym.quick import quick
 from agentgym.tools.dice import Dice
 from agentgym.tools.driving import checkpoint
 from agentgym.types import Message, Task, ToolCall
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToolResult:
     """What one call was answered. `error`: the agent may want to try again; `stop`: the episode ends here."""
