@@ -30,6 +30,7 @@ Policy: TypeAlias = Callable[[Sequence[Message]], Message]
 """A scripted player: the conversation so far -> the next assistant message."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Start:
     """What an env hands out at reset: the prompt and the tools (OpenAI function schemas) of this episode."""

@@ -39,5 +39,5 @@ def quick(cls: type[T]) -> type[T]:
     init = made["bind"](**known)
     init.__annotations__ = cls.__init__.__annotations__
     init.__qualname__ = f"{cls.__qualname__}.__init__"
-    cls.__init__ = init  # type: ignore[misc]
+    cls.__init__ = init  # type: ignore[method-assign]
     return cls

@@ -38,7 +38,11 @@ class StopReason(StrEnum):
 
     @property
     def terminated(self) -> bool:
-        return self in (StopReason.completed, StopReason.tool_stopped, StopReason.parse_error)
+        return self in _ENDS_OF_THE_TASK
+
+
+# once: to look a member of an enum up costs as much as a dict does
+_ENDS_OF_THE_TASK = (StopReason.completed, StopReason.tool_stopped, StopReason.parse_error)
 
 
 class Outcome(StrEnum):

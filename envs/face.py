@@ -41,6 +41,7 @@ class TextEnv(gymnasium.Env[str, str]):
         """The episode under way or just ended."""
         self._chat = Chat()
         self._dice: Dice | None = None
+        self._on_loop = self._needs_loop()
 
     @property
     def np_random(self) -> np.random.Generator:
@@ -76,7 +77,7 @@ class TextEnv(gymnasium.Env[str, str]):
         """Start an episode: the prompt's text, and info. options: `task_id`, `index` or `task`, and `split`."""
         self._chat = Chat()
         start = self._drive(self.areset(seed=seed, options=options))
-        text = "\n".join(message.text for message in start.messages if message.role != "system")
+        text = "\n".join([message.text for message in start.messages if message.role != "system"])
         return text, self._info(None, None)
 
     def step(self, action: Any) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -95,7 +96,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self._drive(self.aclose())
 
     def _drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return drive_on_loop(coroutine) if self._needs_loop() else drive(coroutine)
+        return drive_on_loop(coroutine) if self._on_loop else drive(coroutine)
 
     def _needs_loop(self) -> bool:
         return True
@@ -116,7 +117,7 @@ class TextEnv(gymnasium.Env[str, str]):
             "messages": messages,
             "tool_calls": calls,
             "tool_errors": [result.text for result in recent if result.error],
-            "stop_reason": step.stop_reason.value if step and step.stop_reason else None,
+            "stop_reason": str(step.stop_reason) if step and step.stop_reason else None,
             "reward_components": dict(step.components) if step else {},
             "task_id": episode.task.id,
         }

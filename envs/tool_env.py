@@ -255,7 +255,7 @@ class ToolEnv(TextEnv):
         episode.messages.append(message)
         episode.turns += 1
         answers: tuple[Message, ...] = ()
-        reason: StopReason | None = StopReason.completed
+        reason: StopReason | None
         if message.tool_calls:
             results, reason = await self._run_tools(message.tool_calls, episode)
             answers = tuple([result.message() for result in results])
@@ -263,6 +263,8 @@ class ToolEnv(TextEnv):
         elif (said := self.reply(episode, message)) is not None:
             answers, episode.parse_errors, reason = (said,), 0, self._limit(episode)
             episode.messages.append(said)
+        else:
+            reason = StopReason.completed
         if reason is not None:
             return await self._end(episode, reason, answers, message)
         if self.rubric.has_turns:
@@ -382,13 +384,14 @@ class ToolEnv(TextEnv):
         finally:
             await episode.release()
         components = {**self._paid, **values}
+        terminated = reason.terminated
         self._ended = True
         self.timing["reward"] += perf_counter() - began
         return Step(
             messages=answers,
             reward=turn + rubric.total(values),
-            terminated=reason.terminated,
-            truncated=not reason.terminated,
+            terminated=terminated,
+            truncated=not terminated,
             stop_reason=reason,
             components=components,
             outcome=self._outcome(components),
