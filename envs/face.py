@@ -33,6 +33,9 @@ class TextEnv(gymnasium.Env[str, str]):
     tool_format: str = "hermes"
     """How `step` reads tool calls in the model's text."""
 
+    _dice: Dice | np.random.Generator | None = None
+    """The env's generator, or what will be it."""
+
     def __init__(self, render_mode: str | None = None):
         self.render_mode = render_mode
         self.action_space = Unicode()
@@ -40,29 +43,21 @@ class TextEnv(gymnasium.Env[str, str]):
         self.episode: Episode | None = None
         """The episode under way or just ended."""
         self._chat = Chat()
-        self._dice: Dice | None = None
         self._on_loop = self._needs_loop()
 
     @property
-    def np_random(self) -> np.random.Generator:
-        """The generator of the last seed that `reset` was given; made when something is drawn."""
-        if self._np_random is None and self._dice is not None:
-            self._np_random = self._dice.rng
-        return super().np_random
+    def _np_random(self) -> np.random.Generator | None:
+        """Where Gymnasium keeps the env's generator; here it is made when somebody looks."""
+        return self._dice.rng if isinstance(self._dice, Dice) else self._dice
 
-    @np_random.setter
-    def np_random(self, value: np.random.Generator) -> None:
-        self._np_random, self._np_random_seed = value, -1  # as Gymnasium does: the seed is not known
+    @_np_random.setter
+    def _np_random(self, value: np.random.Generator | None) -> None:
+        self._dice = value
 
     def _reseed(self, seed: int | None) -> None:
         """What Gymnasium's own `reset` does."""
         if seed is not None:
-            self._dice = Dice(seed)
-            self._np_random, self._np_random_seed = None, seed
-
-    def _draws_from(self) -> Dice | np.random.Generator:
-        """The generator, or what will be it."""
-        return self._dice if self._dice is not None and self._np_random is None else self.np_random
+            self._dice, self._np_random_seed = Dice(seed), seed
 
     @abstractmethod
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start: ...

@@ -204,7 +204,7 @@ class ToolEnv(TextEnv):
     def fresh(self) -> Self:
         """Another env of the same tasks, tools and reward, with an episode and a generator of its own."""
         other = copy.copy(self)
-        other._np_random, other._np_random_seed, other._dice = None, None, None
+        other._np_random, other._np_random_seed = None, None
         other.episode, other._ended = None, True
         other.timing, other._paid = {}, {}
         other.rubric = other._make_rubric()
@@ -223,7 +223,7 @@ class ToolEnv(TextEnv):
             prompt = (Message("system", self.system), *prompt)
         own = self.tools_for(task)
         self._offered = offered = self.toolset if own is None else own
-        self.episode = episode = Episode(task, self._draws_from(), list(prompt), offered.schemas)
+        self.episode = episode = Episode(task, self._dice or self.np_random, list(prompt), offered.schemas)
         if self.sandbox or "sandbox" in task.metadata:
             episode.sandbox_settings = {**self.sandbox, **task.metadata.get("sandbox", {})}
         self._ended = False

@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import pytest
 from gymnasium.utils import seeding
+from gymnasium.utils.env_checker import check_env
 
 from agentgym.envs.tool_env import ToolEnv
 
@@ -72,3 +73,8 @@ def test_copies_of_an_env_have_generators_of_their_own() -> None:
 def test_a_bad_seed_is_refused_at_reset() -> None:
     with pytest.raises(gymnasium.error.Error, match=r"[Ss]eed"):
         ToolEnv(TASKS).reset(seed=-1, options={"index": 0})
+
+
+@pytest.mark.parametrize("tasks", [TASKS[:1], TASKS])
+def test_gymnasium_finds_the_generator_that_it_asks_for(tasks: Any) -> None:
+    check_env(ToolEnv(tasks, holdout=0), skip_render_check=True)
