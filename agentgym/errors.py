@@ -17,10 +17,6 @@ A model's own mistake (malformed call, wrong arguments, unknown tool) is none of
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class AgentGymError(Exception):
     """Base of every error this package raises on purpose."""
@@ -101,13 +97,19 @@ class TimeoutFault(EpisodeFault):
     kind = "timeout"
 
 
-@contextmanager
-def boundary(fault: type[EpisodeFault], what: str = "") -> Iterator[None]:
+class boundary:  # noqa: N801 - it reads as a statement
     """Turn whatever is raised inside into `fault`; faults, user errors and cancellation pass unchanged."""
-    try:
-        yield
-    except (AgentGymError, asyncio.CancelledError):
-        raise
-    except Exception as e:
-        prefix = f"{what}: " if what else ""
-        raise fault(f"{prefix}{type(e).__name__}: {e}") from e
+
+    __slots__ = ("_fault", "_what")
+
+    def __init__(self, fault: type[EpisodeFault], what: str = ""):
+        self._fault = fault
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, AgentGymError):
+            prefix = f"{self._what}: " if self._what else ""
+            raise self._fault(f"{prefix}{type(error).__name__}: {error}") from error

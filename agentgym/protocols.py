@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from agentgym.execution import Capabilities, ExecResult, SandboxSpec
+from agentgym.quick import quick
 from agentgym.types import (
     Completion,
     Floats,
@@ -29,6 +30,7 @@ Policy: TypeAlias = Callable[[Sequence[Message]], Message]
 """A scripted player: the conversation so far -> the next assistant message."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Start:
     """What an env hands out at reset: the prompt and the tools (OpenAI function schemas) of this episode."""
@@ -38,6 +40,7 @@ class Start:
     tools: tuple[Mapping[str, Any], ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Step:
     """What an env answers to one assistant message.
@@ -183,6 +186,7 @@ class Renderer(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ParsedCalls:
     """A model's text taken apart. A malformed call is in `calls` with its `error` set, and in `errors`."""

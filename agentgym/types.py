@@ -7,13 +7,15 @@ importing it costs nothing and every value can cross a process boundary.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from agentgym.quick import quick
 
 Ids: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -36,7 +38,11 @@ class StopReason(StrEnum):
 
     @property
     def terminated(self) -> bool:
-        return self in (StopReason.completed, StopReason.tool_stopped, StopReason.parse_error)
+        return self in _ENDS_OF_THE_TASK
+
+
+# once: to look a member of an enum up costs as much as a dict does
+_ENDS_OF_THE_TASK = (StopReason.completed, StopReason.tool_stopped, StopReason.parse_error)
 
 
 class Outcome(StrEnum):
@@ -67,6 +73,7 @@ class ImagePart:
 ContentPart: TypeAlias = TextPart | ImagePart
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """One call the model asked for. `error` is set when its text was malformed: the env then answers with it."""
@@ -77,6 +84,7 @@ class ToolCall:
     error: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message in OpenAI's shape; `reasoning` is kept apart from `content` and is never scored."""
@@ -97,7 +105,10 @@ class Message:
 
     def to_openai(self) -> dict[str, Any]:
         """A fresh dict in OpenAI's chat shape (arguments as a JSON string, reasoning as `reasoning_content`)."""
-        row: dict[str, Any] = {"role": self.role, "content": _content_out(self.content)}
+        row: dict[str, Any] = {
+            "role": self.role,
+            "content": self.content if isinstance(self.content, str) else _parts_out(self.content),
+        }
         if self.reasoning is not None:
             row["reasoning_content"] = self.reasoning
         if self.tool_calls:
@@ -124,12 +135,21 @@ class Message:
         )
 
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for every call
+def _encoder() -> Callable[[Any], str]:
+    """`json.dumps` without ASCII escapes. The standard library makes its C encoder anew for each value, which costs
+    more than the encoding of a call's arguments: here it is made once."""
+    encoder = json.JSONEncoder(ensure_ascii=False)
+    make = getattr(json.encoder, "c_make_encoder", None)  # None where Python has no C part
+    if make is None:
+        return encoder.encode
+    parts = make(None, encoder.default, json.encoder.encode_basestring, None, ": ", ", ", False, False, True)
+    return lambda value: "".join(parts(value, 0))
 
 
-def _content_out(content: str | tuple[ContentPart, ...]) -> Any:
-    if isinstance(content, str):
-        return content
+_encode = _encoder()
+
+
+def _parts_out(content: tuple[ContentPart, ...]) -> list[dict[str, Any]]:
     return [
         {"type": "text", "text": part.text}
         if isinstance(part, TextPart)
@@ -156,7 +176,7 @@ def _content_in(content: Any) -> str | tuple[ContentPart, ...]:
 
 def _call_out(call: ToolCall) -> dict[str, Any]:
     # a malformed call keeps its raw text as `arguments`, so that a stored conversation shows what the model wrote
-    arguments = _encode(dict(call.arguments))
+    arguments = _encode(call.arguments if type(call.arguments) is dict else dict(call.arguments))
     row: dict[str, Any] = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
     if call.error is not None:
         row["error"] = call.error

@@ -9,9 +9,11 @@ from functools import cache
 from typing import Any, TypeVar
 
 import gymnasium
+import numpy as np
 
 from agentgym.envs.spaces import Unicode
 from agentgym.protocols import Parser, Start, Step
+from agentgym.tools.dice import Dice
 from agentgym.tools.driving import drive, drive_on_loop
 from agentgym.tools.episode import Episode
 from agentgym.types import Message
@@ -31,6 +33,9 @@ class TextEnv(gymnasium.Env[str, str]):
     tool_format: str = "hermes"
     """How `step` reads tool calls in the model's text."""
 
+    _dice: Dice | np.random.Generator | None = None
+    """The env's generator, or what will be it."""
+
     def __init__(self, render_mode: str | None = None):
         self.render_mode = render_mode
         self.action_space = Unicode()
@@ -38,6 +43,21 @@ class TextEnv(gymnasium.Env[str, str]):
         self.episode: Episode | None = None
         """The episode under way or just ended."""
         self._chat = Chat()
+        self._on_loop = self._needs_loop()
+
+    @property
+    def _np_random(self) -> np.random.Generator | None:
+        """Where Gymnasium keeps the env's generator; here it is made when somebody looks."""
+        return self._dice.rng if isinstance(self._dice, Dice) else self._dice
+
+    @_np_random.setter
+    def _np_random(self, value: np.random.Generator | None) -> None:
+        self._dice = value
+
+    def _reseed(self, seed: int | None) -> None:
+        """What Gymnasium's own `reset` does."""
+        if seed is not None:
+            self._dice, self._np_random_seed = Dice(seed), seed
 
     @abstractmethod
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start: ...
@@ -52,7 +72,7 @@ class TextEnv(gymnasium.Env[str, str]):
         """Start an episode: the prompt's text, and info. options: `task_id`, `index` or `task`, and `split`."""
         self._chat = Chat()
         start = self._drive(self.areset(seed=seed, options=options))
-        text = "\n".join(message.text for message in start.messages if message.role != "system")
+        text = "\n".join([message.text for message in start.messages if message.role != "system"])
         return text, self._info(None, None)
 
     def step(self, action: Any) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -71,7 +91,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self._drive(self.aclose())
 
     def _drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return drive_on_loop(coroutine) if self._needs_loop() else drive(coroutine)
+        return drive_on_loop(coroutine) if self._on_loop else drive(coroutine)
 
     def _needs_loop(self) -> bool:
         return True
@@ -92,7 +112,7 @@ class TextEnv(gymnasium.Env[str, str]):
             "messages": messages,
             "tool_calls": calls,
             "tool_errors": [result.text for result in recent if result.error],
-            "stop_reason": step.stop_reason.value if step and step.stop_reason else None,
+            "stop_reason": str(step.stop_reason) if step and step.stop_reason else None,
             "reward_components": dict(step.components) if step else {},
             "task_id": episode.task.id,
         }
@@ -104,37 +124,49 @@ class Chat:
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._rows: list[dict[str, Any]] = []
+        self._calls: list[tuple[int, list[dict[str, Any]]]] = []
+        """The tool calls of the rows that have some."""
+        self._parts: list[int] = []
+        """The rows whose content is not plain text."""
 
     def rows(self, messages: list[Message]) -> list[dict[str, Any]]:
         """`messages`, in dicts of the caller's own."""
         known = len(self._messages)
         if messages[:known] != self._messages:
-            self._messages, self._rows, known = [], [], 0
+            self._messages, self._rows, self._calls, self._parts, known = [], [], [], [], 0
         for message in messages[known:]:
-            self._messages.append(message)
-            self._rows.append(message.to_openai())
-        return [_copied(row) for row in self._rows]
+            self._add(message)
+        own = [row.copy() for row in self._rows]  # copy.deepcopy would cost fifty times as much
+        for i, calls in self._calls:
+            own[i]["tool_calls"] = _copied(calls)
+        for i in self._parts:
+            own[i]["content"] = copy.deepcopy(own[i]["content"])
+        return own
+
+    def _add(self, message: Message) -> None:
+        row = message.to_openai()
+        if "tool_calls" in row:
+            self._calls.append((len(self._rows), row["tool_calls"]))
+        if type(row["content"]) is list:
+            self._parts.append(len(self._rows))
+        self._messages.append(message)
+        self._rows.append(row)
 
     def calls(self, message: Message) -> list[dict[str, Any]]:
         """The tool calls of a message of the conversation, in dicts of the caller's own."""
-        for known, row in zip(reversed(self._messages), reversed(self._rows), strict=True):
-            if known is message:
-                return _copied_calls(row["tool_calls"])
+        for i, calls in reversed(self._calls):
+            if self._messages[i] is message:
+                return _copied(calls)
         return list(message.to_openai()["tool_calls"])
 
 
-def _copied(row: dict[str, Any]) -> dict[str, Any]:
-    """A copy.deepcopy that knows what is in it, and costs a thirtieth."""
-    own = row.copy()
-    if "tool_calls" in own:
-        own["tool_calls"] = _copied_calls(own["tool_calls"])
-    if type(own["content"]) is list:
-        own["content"] = copy.deepcopy(own["content"])
-    return own
-
-
-def _copied_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**call, "function": call["function"].copy()} for call in calls]
+def _copied(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    made = []
+    for call in calls:
+        own = call.copy()
+        own["function"] = call["function"].copy()
+        made.append(own)
+    return made
 
 
 @cache

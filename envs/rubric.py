@@ -47,7 +47,9 @@ class Rubric:
     def __init__(self, parts: Iterable[Component], weights: Mapping[str, float] | None = None):
         parts = tuple(parts)
         self._turn = tuple(part for part in parts if part.per_turn)
+        self.has_turns = bool(self._turn)
         self._group = tuple(part for part in parts if part.per_group)
+        self.has_groups = bool(self._group)
         self._end = tuple(part for part in parts if not (part.per_turn or part.per_group))
         self._weights = {part.name: part.weight for part in parts} | dict(weights or {})
         if len({part.name for part in parts}) < len(parts):
@@ -73,14 +75,6 @@ class Rubric:
     def joined(self, more: Iterable[Component]) -> Rubric:
         """This rubric with further parts. Raises `ConfigError` where a name is taken."""
         return Rubric((*self._turn, *self._end, *self._group, *more), self._weights | {p.name: p.weight for p in more})
-
-    @property
-    def has_turns(self) -> bool:
-        return bool(self._turn)
-
-    @property
-    def has_groups(self) -> bool:
-        return bool(self._group)
 
     async def score_turn(self, task: Task, text: str, episode: Episode) -> dict[str, float]:
         """What one assistant message is paid; raises `VerifierFault`."""
@@ -109,7 +103,7 @@ class Rubric:
 
     def total(self, values: Mapping[str, float]) -> float:
         """The weighted sum; a name without a weight counts once."""
-        return float(sum(self._weights.get(name, 1.0) * value for name, value in values.items()))
+        return float(sum([self._weights.get(name, 1.0) * value for name, value in values.items()]))
 
     async def _score(self, parts: Iterable[Component], task: Task, text: str, episode: Episode) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -132,7 +126,9 @@ def name_of(grader: Any) -> str:
 
 
 def _put(values: dict[str, float], name: str, value: Any) -> None:
-    if isinstance(value, Mapping):
+    if type(value) is float and math.isfinite(value):  # most of them
+        values[name] = value
+    elif isinstance(value, Mapping):
         values.update((str(key), to_number(str(key), item)) for key, item in value.items())
     else:
         values[name] = to_number(name, value)

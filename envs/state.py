@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentgym.errors import AgentGymError, EnvFault, SandboxFault, SandboxFileError, boundary
+from agentgym.quick import quick
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import Episode
 from agentgym.types import Message
@@ -29,6 +30,7 @@ FILE_TOOLS = frozenset(("read_file", "write_file", "edit_file", "list_files"))
 """Built-in tools after which a sandbox is its files and nothing more."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """How an episode was begun, so that it can be again."""

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, overload
 
-import numpy as np
-
 from agentgym.envs.data_files import find_files, rows_of
 from agentgym.errors import ConfigError, DataError
 from agentgym.json_files import file_version
@@ -51,13 +49,13 @@ class TaskSet(Sequence[Task]):
         except KeyError:
             raise DataError(f"no task has the id {task_id!r} (there are {len(self)} tasks)") from None
 
-    def pick(self, options: Mapping[str, Any], rng: np.random.Generator) -> Task:
-        """The task that reset's options name by `task_id` or `index`, else one at random."""
+    def named(self, options: Mapping[str, Any]) -> Task | None:
+        """The task that reset's options name by `task_id` or `index`, None where they name none."""
         if (task_id := options.get("task_id")) is not None:
             return self.by_id(str(task_id))
-        index = options.get("index")
+        index: int | None = options.get("index")
         if index is None:
-            index = int(rng.integers(len(self)))
+            return None
         if not -len(self) <= index < len(self):
             raise DataError(f"there is no task {index}: the split has {len(self)}")
         return self._tasks[index]

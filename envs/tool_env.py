@@ -212,7 +212,7 @@ class ToolEnv(TextEnv):
 
     async def areset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Start:
         """Start an episode. options: `task_id`, `index` or `task`, and `split`; else a task is drawn at random."""
-        super(TextEnv, self).reset(seed=seed)
+        self._reseed(seed)
         if self.episode is not None:
             await self.episode.release()  # of one that was never ended
         if self.toolset.sources:
@@ -223,7 +223,7 @@ class ToolEnv(TextEnv):
             prompt = (Message("system", self.system), *prompt)
         own = self.tools_for(task)
         self._offered = offered = self.toolset if own is None else own
-        self.episode = episode = Episode(task, self.np_random, list(prompt), offered.schemas)
+        self.episode = episode = Episode(task, self._dice or self.np_random, list(prompt), offered.schemas)
         if self.sandbox or "sandbox" in task.metadata:
             episode.sandbox_settings = {**self.sandbox, **task.metadata.get("sandbox", {})}
         self._ended = False
@@ -242,7 +242,12 @@ class ToolEnv(TextEnv):
     def _choose(self, options: Mapping[str, Any]) -> Task:
         if (given := options.get("task")) is not None:
             return given if isinstance(given, Task) else as_tasks([given], "options['task']")[0]
-        return self.tasks(options.get("split", "train")).pick(options, self.np_random)
+        tasks = self.tasks(options.get("split", "train"))
+        if (named := tasks.named(options)) is not None:
+            return named
+        if len(tasks) == 1:  # for which a generator draws nothing either
+            return tasks[0]
+        return tasks[int(self.np_random.integers(len(tasks)))]
 
     async def astep(self, message: Message) -> Step:
         """Take one assistant message, run its tool calls, and score the episode where it ends."""
@@ -250,7 +255,7 @@ class ToolEnv(TextEnv):
         episode.messages.append(message)
         episode.turns += 1
         answers: tuple[Message, ...] = ()
-        reason: StopReason | None = StopReason.completed
+        reason: StopReason | None
         if message.tool_calls:
             results, reason = await self._run_tools(message.tool_calls, episode)
             answers = tuple([result.message() for result in results])
@@ -258,6 +263,8 @@ class ToolEnv(TextEnv):
         elif (said := self.reply(episode, message)) is not None:
             answers, episode.parse_errors, reason = (said,), 0, self._limit(episode)
             episode.messages.append(said)
+        else:
+            reason = StopReason.completed
         if reason is not None:
             return await self._end(episode, reason, answers, message)
         if self.rubric.has_turns:
@@ -322,14 +329,18 @@ class ToolEnv(TextEnv):
     ) -> tuple[list[ToolResult], StopReason | None]:
         began = perf_counter()
         room = self.max_tool_calls - len(episode.calls) if self.max_tool_calls else len(calls)
-        results = await self._within_time(calls[:room] if room < len(calls) else calls, episode)
+        run = calls[:room] if room < len(calls) else calls
+        results = await (self._within_time(run, episode) if self.timeout and run else self._offered.run(run, episode))
         for call in calls[len(results) :]:
             results.append(ToolResult(call, "error: not run: a limit of this episode is reached", True))
         self.timing["tools"] += perf_counter() - began
         episode.calls += results
-        malformed = any(call.error is not None for call in calls)
+        malformed = stopped = False
+        for result in results:
+            malformed = malformed or result.call.error is not None
+            stopped = stopped or result.stop
         episode.parse_errors = episode.parse_errors + 1 if malformed else 0
-        if any(result.stop for result in results):
+        if stopped:
             return results, StopReason.tool_stopped
         reason = self._limit(episode)
         if room < len(calls) and reason is not StopReason.timeout:
@@ -346,8 +357,6 @@ class ToolEnv(TextEnv):
         return None
 
     async def _within_time(self, calls: Sequence[ToolCall], episode: Episode) -> list[ToolResult]:
-        if not self.timeout or not calls:
-            return await self._offered.run(calls, episode)
         await checkpoint()
         deadline = asyncio.timeout(self._deadline - perf_counter())
         try:
@@ -375,13 +384,14 @@ class ToolEnv(TextEnv):
         finally:
             await episode.release()
         components = {**self._paid, **values}
+        terminated = reason.terminated
         self._ended = True
         self.timing["reward"] += perf_counter() - began
         return Step(
             messages=answers,
             reward=turn + rubric.total(values),
-            terminated=reason.terminated,
-            truncated=not reason.terminated,
+            terminated=terminated,
+            truncated=not terminated,
             stop_reason=reason,
             components=components,
             outcome=self._outcome(components),

@@ -83,7 +83,7 @@ class Parameters:
             if type(value) is not exact.get(name):
                 break
         else:
-            if self.required <= arguments.keys():
+            if len(arguments) == len(exact) or self.required <= arguments.keys():
                 return dict(arguments)
         try:
             model = self._model.model_validate(dict(arguments))

@@ -60,6 +60,8 @@ class FunctionTool:
         self.__name__ = self.name
         self.__signature__ = inspect.signature(fn)
         self._runs_async = inspect.iscoroutinefunction(fn)
+        self.suspends = self._runs_async or timeout is not None or retries > 0
+        """Whether a call may wait on an event loop."""
         self._parameters = Parameters.of(fn, self.name, inject=_INJECT)
         if "sandbox" in self._parameters.injected.values() and not self._runs_async:
             raise ToolError(f"tool {self.name!r}: takes the sandbox, whose methods are async: write `async def`")
@@ -97,11 +99,6 @@ class FunctionTool:
         options = {name: getattr(self, name) for name in names}
         options["description"] = self.schema["function"]["description"]
         return FunctionTool(self.fn, **{**options, **changes})
-
-    @property
-    def suspends(self) -> bool:
-        """Whether a call may wait on an event loop."""
-        return self._runs_async or self.timeout is not None or self.retries > 0
 
     async def call(self, arguments: Mapping[str, Any], episode: Any = None, *, threaded: bool = False) -> str:
         """Check `arguments`, run, and give the answer as text.

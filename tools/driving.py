@@ -33,14 +33,16 @@ async def checkpoint() -> None:
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run to the end and return the result (0.7 us when it never waits, about 100 us when it does)."""
     outer = _get_running_loop()
-    _set_running_loop(None)
+    if outer is not None:
+        _set_running_loop(None)
     try:
         coroutine.send(None)
     except StopIteration as done:
         value: T = done.value
         return value
     finally:
-        _set_running_loop(outer)
+        if outer is not None:
+            _set_running_loop(outer)
     return _background.start(coroutine).result()
 
 

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from agentgym.protocols import Sandbox
+from agentgym.quick import quick
+from agentgym.tools.dice import Dice
 from agentgym.tools.driving import checkpoint
 from agentgym.types import Message, Task, ToolCall
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToolResult:
     """What one call was answered. `error`: the agent may want to try again; `stop`: the episode ends here."""
@@ -31,13 +34,13 @@ class ToolResult:
 class Episode:
     """One episode's state, made anew at every reset and the same object until the next.
 
-    `state` is free for setup and tools. `rng` is the env's seeded generator: draw everything random from it. `tags`
+    `state` is free for setup and tools. `dice`, a generator or the seed of one, is what `rng` draws from. `tags`
     and `metrics` end in the trajectory: tags are conditions that success is also reported by, metrics are numbers.
     A tool parameter annotated `Episode` is given this object and hidden from the model.
     """
 
     task: Task
-    rng: np.random.Generator
+    dice: np.random.Generator | Dice
     messages: list[Message] = field(default_factory=list)
     tools: tuple[Mapping[str, Any], ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +61,11 @@ class Episode:
     _at_end: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     _sandbox: Sandbox | None = None
     _opening: asyncio.Lock | None = None
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The env's seeded generator: draw everything random from it."""
+        return self.dice.rng if isinstance(self.dice, Dice) else self.dice
 
     async def sandbox(self) -> Sandbox:
         """The episode's own sandbox, made at the first call and closed at the end of the episode."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentgym.protocols import ParsedCalls
 from agentgym.rollout.parsers.base import BaseParser
-from agentgym.rollout.parsers.scan import BadJson, Scan, guess_name, load_json, read_arguments, read_json
+from agentgym.rollout.parsers.scan import BLANK, BadJson, Scan, guess_name, read_arguments, read_json, read_plain
 from agentgym.types import ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -35,16 +35,15 @@ class HermesParser(BaseParser):
             return None
         if "<" not in text:
             return ParsedCalls((), (), text.strip(), None)
-        if not text.startswith(OPEN) or not text.endswith(CLOSE) or "\\" in text or len(text) > MOST_PLAIN:
+        if not text.startswith(OPEN) or "\\" in text or len(text) > MOST_PLAIN:
             return None
-        try:
-            body = load_json(text[len(OPEN) : -len(CLOSE)])
-        except BadJson:
+        body, end = read_plain(text, len(OPEN) + text.startswith("\n", len(OPEN)))
+        if type(body) is not dict or text[end:].lstrip(BLANK) != CLOSE:
             return None
-        name, arguments = (body.get("name"), body.get("arguments")) if isinstance(body, dict) else (None, None)
+        name, arguments = body.get("name"), body.get("arguments")
         if type(name) is not str or not name or type(arguments) is not dict:
             return None
-        return ParsedCalls((ToolCall(f"{id_prefix}0", name, arguments),), (), "", None)
+        return ParsedCalls((ToolCall(f"{id_prefix}0", name, arguments, None),), (), "", None)
 
     def find(self, scan: Scan, at: int) -> int:
         return scan.find(OPEN, at)

@@ -152,6 +152,14 @@ def read_json(text: str, at: int) -> tuple[Any, int]:
         size *= 4
 
 
+def read_plain(text: str, at: int) -> tuple[Any, int]:
+    """As `read_json`, for a short text and without saying what is wrong: then the value is None."""
+    try:
+        return _decoder.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return None, at
+
+
 def load_json(text: str) -> Any:
     """All of `text` as one JSON value; raises `BadJson`."""
     stripped = text.strip(BLANK)

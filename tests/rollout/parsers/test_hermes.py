@@ -172,6 +172,19 @@ CALLS = st.lists(
 )
 
 
+PIECES = st.sampled_from([*TAGS, " ", "\r", "\xa0", ",", "NaN", "1e999", "null", "[]", "x"])
+EDITS = st.lists(st.tuples(st.integers(0, len(ONE)), st.integers(0, 3), PIECES | st.just("")), max_size=3)
+
+
+@given(EDITS)
+@settings(max_examples=400, deadline=None)
+def test_the_short_way_reads_as_the_long_one(edits: list[tuple[int, int, str]]) -> None:
+    text = ONE
+    for at, removed, piece in edits:
+        text = text[:at] + piece + text[at + removed :]
+    assert PARSER.parse(text) == BaseParser.parse(PARSER, text)
+
+
 @given(WORDS, st.none() | WORDS, CALLS, st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_parse_inverts_format(
