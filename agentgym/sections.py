@@ -137,8 +137,13 @@ class RolloutConfig(Section):
     """Malformed messages in a row that end an episode."""
     concurrency: int = Field(96, ge=1)
     """Episodes under way at once."""
+    retries: int = Field(1, ge=0)
+    """Times that an episode is played again, in a fresh env, where the machinery failed and not the model (env, tool,
+    sandbox, verifier, engine); after that it is unscored."""
     failure_budget: float = Field(0.5, ge=0, le=1)
-    """Share of unscored episodes in a step that stops the run."""
+    """Share of unscored episodes, of the last `failure_window`, beyond which the run stops."""
+    failure_window: int = Field(256, ge=1)
+    """Episodes that `failure_budget` looks back over."""
 
 
 class TrainerConfig(Section):

@@ -23,6 +23,7 @@ COMPOSITION_ROOTS = {
     "agentgym/__init__.py",
     "agentgym/cli.py",
     "agentgym/gym_commands.py",
+    "agentgym/run_commands.py",
     "agentgym/sandbox_commands.py",
 }  # they know everyone, lazily
 

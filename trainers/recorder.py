@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentgym.errors import RunError
 from agentgym.protocols import Reporter
 from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.worker import peak_mem
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.accounting import Accounts
-from agentgym.trainers.evaluation import shown, unscored_remark
+from agentgym.trainers.evaluation import shown
+from agentgym.trainers.failures import FailureBudget
 from agentgym.trainers.gold import GoldWatch
 from agentgym.trainers.loop import Loop
 from agentgym.trainers.tally import Tally
@@ -28,8 +28,7 @@ class Recorder:
     reporter: Reporter
     metrics: MetricsWriter
     tally: Tally
-    failure_budget: float
-    """Share of unscored episodes of a step beyond which the run is ended."""
+    failures: FailureBudget
     gold: GoldWatch = field(default_factory=GoldWatch)
     accounts: Accounts = field(default_factory=Accounts)
 
@@ -56,16 +55,10 @@ class Recorder:
         self.reporter.metrics(metrics, loop.step)
         self.reporter.episode(groups[-1].trajectories[0])
         self.reporter.advance(loop.step, reward=shown(metrics["reward/mean"]), success=shown(metrics["success"]))
-        self._guard(loop.step, metrics, groups)
+        self.failures.spend((t for group in groups for t in group.trajectories), loop.step)
 
     def _warn(self, step: int, metrics: dict[str, Any], groups: Sequence[Group]) -> None:
         if told := self.gold.warnings(groups, step):
             metrics["warnings"] = told
             for text in told:
                 self.reporter.note(f"warning: {text}")
-
-    def _guard(self, step: int, metrics: dict[str, Any], groups: Sequence[Group]) -> None:
-        share = metrics["unscored"] / max(1, metrics["trajectories"])
-        if share > self.failure_budget:
-            remark = unscored_remark([t for group in groups for t in group.trajectories])
-            raise RunError(f"step {step}: {remark} (rollout.failure_budget = {self.failure_budget})")

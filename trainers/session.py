@@ -31,6 +31,7 @@ from agentgym.trainers.evaluation import (
     success,
     unscored_remark,
 )
+from agentgym.trainers.failures import FailureBudget
 from agentgym.trainers.frontier import Frontier, TaskSource
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.gold import GoldWatch
@@ -163,8 +164,9 @@ class Session:
         cpu_began = self._cpu(loop.rollouts)
         rl_cpu_before = self.tally.rl_cpu_s
         loop.publish()
-        budget, watch = config.rollout.failure_budget, GoldWatch(self._gold, self.tally.warned)
-        recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, budget, watch)
+        failures = FailureBudget(config.rollout.failure_budget, config.rollout.failure_window)
+        watch = GoldWatch(self._gold, self.tally.warned)
+        recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, failures, watch)
         recorder.accounts.begin(loop.rollouts.stats())
         while self.step < steps:
             groups, ledger, metrics = loop.run_step()

@@ -10,7 +10,7 @@ import numpy as np
 
 from agentgym.trainers.batch import Rows
 from agentgym.trainers.evaluation import success, success_by
-from agentgym.types import Group, Outcome
+from agentgym.types import Group, Outcome, Trajectory
 
 
 def group_metrics(groups: Sequence[Group]) -> dict[str, Any]:
@@ -35,11 +35,23 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, Any]:
         "num_turns": _mean([float(len(t.turns)) for t in trajectories]),
         "tokens": sum(t.sampled_tokens for t in trajectories),
         "unscored": sum(t.outcome is Outcome.unscored for t in trajectories),
+        **_faults(trajectories),
         "rewrites": sum(t.metrics.get("rewrites", 0) for t in trajectories),
         "tool/calls": calls,
         "tool/failure": errors / calls if calls else 0.0,
         **{f"stop_reason/{reason}": count / len(trajectories) for reason, count in sorted(stops.items())},
     }
+
+
+def _faults(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """What failed and how often, retried or not, by the boundary where it did."""
+    found: Counter[str] = Counter()
+    for trajectory in trajectories:
+        counted = {name: count for name, count in trajectory.metrics.items() if name.startswith("fault/")}
+        if trajectory.error and not counted:
+            counted = {f"fault/{trajectory.error.partition(':')[0]}": 1}
+        found.update({name: int(count) for name, count in counted.items()})
+    return dict(sorted(found.items()))
 
 
 def _component_means(groups: Sequence[Group]) -> dict[str, float]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from agentgym.errors import EnvFault, UserError, boundary
@@ -21,12 +23,24 @@ EnvFactory = Callable[[str], Env]
 
 
 class Collector:
-    """Plays `GroupRequest`s under one bound on concurrent episodes."""
+    """Plays `GroupRequest`s under one bound on concurrent episodes.
 
-    def __init__(self, agent: Agent | ChatAgent, make_env: EnvFactory, limits: Limits, *, concurrency: int = 64):
+    `retries`: an episode whose machinery failed is played again, in a fresh env and with other draws, at most so often.
+    """
+
+    def __init__(
+        self,
+        agent: Agent | ChatAgent,
+        make_env: EnvFactory,
+        limits: Limits,
+        *,
+        concurrency: int = 64,
+        retries: int = 0,
+    ):
         self._agent = agent
         self._make_env = make_env
         self._limits = limits
+        self._retries = retries
         self._slots = asyncio.Semaphore(concurrency)
         self._idle: dict[str, list[Env]] = {}
         self._played: dict[str, Env] = {}
@@ -43,29 +57,42 @@ class Collector:
         return Group(request.id, task_id, request.env_id, trajectories, request)
 
     async def _play(self, request: GroupRequest, episode: int) -> tuple[Trajectory, ...]:
+        faults: Counter[str] = Counter()
+        async with self._slots:
+            for attempt in range(self._retries + 1):
+                played = await self._attempt(request, episode, attempt)
+                kinds = [kind for t in played if (kind := fault_kind(t))]
+                if not kinds:
+                    break
+                faults.update(kinds[:1])
+        if not faults:
+            return played
+        counted = {f"fault/{kind}": float(count) for kind, count in faults.items()}
+        return tuple(replace(t, metrics={**t.metrics, **counted}) for t in played)
+
+    async def _attempt(self, request: GroupRequest, episode: int, attempt: int) -> tuple[Trajectory, ...]:
         play = Play(
             id=f"{request.id}/{episode}",
             env_id=request.env_id,
             options=reset_options(request),
-            seed=episode_seed(request, episode),
+            seed=episode_seed(request, episode, attempt),
             temperature=request.temperature,
             episode=episode,
         )
-        async with self._slots:
-            idle = self._idle.setdefault(request.env_id, [])
-            try:
-                with boundary(EnvFault, "make"):
-                    env = idle.pop() if idle else self._make_env(request.env_id)
-            except (EnvFault, UserError) as e:  # it could be made when the run began: a failure like any other
-                return (unplayed(play, f"{EnvFault.kind}: {e}"),)
-            trajectories = await run_episode(env, self._agent, play, self._limits)
-            self._played[request.env_id] = env
-            if any(trajectory.error for trajectory in trajectories):
-                with suppress(Exception):  # a fault may have left it in any state; what went wrong is recorded
-                    await env.aclose()
-            else:
-                idle.append(env)
-            return trajectories
+        idle = self._idle.setdefault(request.env_id, [])
+        try:
+            with boundary(EnvFault, "make"):
+                env = idle.pop() if idle and not attempt else self._make_env(request.env_id)
+        except (EnvFault, UserError) as e:  # it could be made when the run began: a failure like any other
+            return (unplayed(play, f"{EnvFault.kind}: {e}"),)
+        trajectories = await run_episode(env, self._agent, play, self._limits)
+        self._played[request.env_id] = env
+        if any(trajectory.error for trajectory in trajectories):
+            with suppress(Exception):  # a fault may have left it in any state; what went wrong is recorded
+                await env.aclose()
+        else:
+            idle.append(env)
+        return trajectories
 
     async def aclose(self) -> None:
         for envs in self._idle.values():
@@ -75,13 +102,18 @@ class Collector:
         self._played.clear()
 
 
+def fault_kind(trajectory: Trajectory) -> str:
+    """What of the machinery failed in an unscored episode, by its boundary; empty for a scored one."""
+    return (trajectory.error or "").partition(":")[0] if trajectory.reward is None else ""
+
+
 def reset_options(request: GroupRequest) -> dict[str, Any]:
     """How the request's task is named to an env."""
     key = "index" if isinstance(request.task, int) else "task_id"
     return {key: request.task, "split": request.split}
 
 
-def episode_seed(request: GroupRequest, episode: int) -> int:
-    """A seed that depends on nothing but the run's seed, the request and the episode's place in it."""
-    text = f"{request.seed}/{request.id}/{episode}".encode()
+def episode_seed(request: GroupRequest, episode: int, attempt: int = 0) -> int:
+    """A seed that depends on nothing but the run's seed, the request, the episode's place in it and the attempt."""
+    text = f"{request.seed}/{request.id}/{episode}{f'/{attempt}' if attempt else ''}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") & 0x7FFFFFFF

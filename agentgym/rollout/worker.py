@@ -56,7 +56,13 @@ class Worker:
         self.agent: Agent | ChatAgent = agent
         # an episode without a slot of its own would lose its cache every turn
         room = min(spec.config.rollout.concurrency, getattr(self.engine, "slots", spec.config.rollout.concurrency))
-        self._collector = Collector(self.agent, env_factory(spec.config), limits_of(spec.config), concurrency=room)
+        self._collector = Collector(
+            self.agent,
+            env_factory(spec.config),
+            limits_of(spec.config),
+            concurrency=room,
+            retries=spec.config.rollout.retries,
+        )
 
     def submit(self, request: GroupRequest) -> None:
         task = asyncio.get_running_loop().create_task(self._play(request))

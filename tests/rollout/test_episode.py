@@ -17,6 +17,7 @@ from agentgym.rollout.agent import Agent
 from agentgym.rollout.collector import Collector, episode_seed
 from agentgym.rollout.episode import Limits, Play, run_episode
 from agentgym.rollout.parsers import get_parser
+from agentgym.trainers.step_metrics import group_metrics
 from agentgym.types import GroupRequest, Message, Outcome, StopReason, Trajectory
 
 END = 0
@@ -206,9 +207,11 @@ def test_a_template_that_rewrites_its_past_starts_a_branch() -> None:
     assert done.reward == 1.0
 
 
-def collect(make_env: Callable[[str], Any], engine: Any, request: GroupRequest, concurrency: int = 8) -> Any:
+def collect(
+    make_env: Callable[[str], Any], engine: Any, request: GroupRequest, concurrency: int = 8, retries: int = 0
+) -> Any:
     agent = Agent(engine, Letters(), get_parser("hermes"))
-    collector = Collector(agent, make_env, Limits(), concurrency=concurrency)
+    collector = Collector(agent, make_env, Limits(), concurrency=concurrency, retries=retries)
 
     async def run() -> Any:
         group = await collector.play_group(request)
@@ -230,6 +233,36 @@ def test_one_broken_episode_leaves_the_others_of_its_group() -> None:
     assert sorted(str(t.reward) for t in group.trajectories) == ["1.0", "1.0", "1.0", "None"]
     assert group.task_id == "nuts"
     assert [t.episode for t in group.trajectories] == [0, 1, 2, 3]
+
+
+def test_a_fault_is_played_again_in_a_fresh_env_with_other_draws() -> None:
+    made: list[Parts] = []
+    seeds: list[int] = []
+
+    def make(_: str) -> Parts:
+        made.append(Parts() if len(made) > 1 else Broken("step"))
+        return made[-1]
+
+    def answer(ids: list[int], params: Any) -> list[int]:
+        seeds.append(params.seed)
+        return [ord("7"), END]
+
+    request = GroupRequest("0:nuts", "parts", 0, 2, seed=0)
+    group = collect(make, ScriptedEngine(answer), request, concurrency=1, retries=2)
+    assert [t.reward for t in group.trajectories] == [1.0, 1.0]
+    assert [t.error for t in group.trajectories] == [None, None]
+    assert [t.metrics.get("fault/env_error", 0) for t in group.trajectories] == [2, 0]
+    assert (len(made), len(set(seeds))) == (3, 4), "the env that worked plays the second episode, too"
+    assert [t.id for t in group.trajectories] == ["0:nuts/0", "0:nuts/1"]
+
+
+def test_after_its_retries_an_episode_is_unscored() -> None:
+    request = GroupRequest("0:nuts", "parts", 0, 2, seed=0)
+    engine = ScriptedEngine(lambda ids, params: [ord("7"), END])
+    group = collect(lambda _: Broken("reward"), engine, request, retries=2)
+    assert [(t.reward, t.metrics["fault/verifier_error"]) for t in group.trajectories] == [(None, 3), (None, 3)]
+    assert group_metrics([group])["fault/verifier_error"] == 6
+    assert group_metrics([group])["unscored"] == 2
 
 
 def test_a_broken_env_is_not_used_again_even_if_it_cannot_be_closed() -> None:
