@@ -10,13 +10,13 @@ FITS  := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
             "$$p" -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 # suites that need more than a CPU and a few seconds have targets of their own
-FAST  := not slow and not shapes and not sglang and not docker and not gpu and not adapters
+FAST  := not slow and not shapes and not sglang and not docker and not gpu and not adapters and not ray
 # some tests wait: one worker more than there are cores, 8 at the most
 CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-sglang test-docker test-gpu check lint types fmt controls study-seeds bench soak validate docs-probes clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds bench soak validate docs-probes clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -53,6 +53,9 @@ test-adapters: install  ## other gyms' environments (installs the extra `adapter
 
 validate: install  ## put every environment to the test: gold, cheap and hostile players, determinism, leaks
 	$(BIN)/agentgym validate --all --tasks 6 $(ARGS)
+
+test-ray: install  ## on a Ray cluster of several nodes, on this machine
+	$(BIN)/python -m pytest -q -m ray --timeout=600 $(ARGS)
 
 test-sglang: install  ## against a real SGLang server
 	$(BIN)/python -m pytest -q -m sglang $(ARGS)

@@ -111,6 +111,7 @@ def train(
     model: Annotated[str | None, typer.Option("--model", help="Model folder or id; none: a tiny one is built.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Learner steps.")] = None,
     seed: SeedOption = None,
+    cluster: Annotated[str | None, typer.Option("--cluster", help="ray: rollout workers on a Ray cluster.")] = None,
     resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with an earlier run.")] = None,
     show_config: ShowConfig = False,
 ) -> None:
@@ -126,7 +127,7 @@ def train(
     Every setting is an option of the form --section.key=value; --help-config lists them with their values.
     """
     given = env_keys(recipe is None, env, data, reward, tools)
-    given |= {"model.path": model, "trainer.steps": steps, "run.seed": seed}
+    given |= {"model.path": model, "trainer.steps": steps, "run.seed": seed, "cluster.kind": cluster}
     overrides = [*shorthand(given), *context.obj]
     if resume is None:
         config = load_config(recipe_for(recipe, overrides), overrides)

@@ -110,7 +110,24 @@ class SandboxConfig(Section):
     """Image of a container or E2B's template; empty: what the environment or its task says."""
 
 
+class ClusterConfig(Section):
+    """Where the run's parts are."""
+
+    kind: Literal["none", "ray"] = "none"
+    """`ray`: rollout workers are actors of a Ray cluster."""
+    address: str = ""
+    """Of a cluster that is there, HOST:PORT or `auto`; empty: one is started on this machine."""
+    patience: float = Field(60.0, gt=0)
+    """Seconds to wait for room on the cluster, when the run begins and after a machine was lost."""
+
+
 class RolloutConfig(Section):
+    workers: int = Field(1, ge=1)
+    """Rollout workers; more than one takes a cluster."""
+    cpus_each: float = Field(1.0, gt=0)
+    """Cores that a cluster keeps for each of them."""
+    gpus_each: float = Field(0.0, ge=0)
+    """GPUs, or shares of one, that a cluster keeps for each of them: the local engine's."""
     groups: int = Field(16, ge=1)
     """Tasks a step."""
     group_size: int = Field(8, ge=2)
@@ -242,6 +259,7 @@ class Config(Section):
     engine: EngineConfig = Field(default_factory=EngineConfig)
     endpoint: EndpointConfig = Field(default_factory=EndpointConfig)
     sandbox: SandboxConfig = Field(default_factory=SandboxConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)

@@ -15,10 +15,10 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from agentgym.errors import AgentGymError, RunError, UserError
+from agentgym.errors import AgentGymError, ConfigError, RunError, UserError
 from agentgym.rollout.worker import Worker, WorkerFailed, WorkerSpec
 from agentgym.types import Group, GroupRequest, WeightUpdate
 
@@ -209,8 +209,14 @@ class ProcessRollouts:
         return f"the rollout worker {how}{memory}; the run can be continued with --resume"
 
 
-def make_rollouts(spec: WorkerSpec) -> Rollouts:
-    """As `run.processes` says."""
+def make_rollouts(spec: WorkerSpec, note: Callable[[str], None] = lambda text: None) -> Rollouts:
+    """As `cluster.kind` and `run.processes` say."""
+    if spec.config.cluster.kind == "ray":
+        from agentgym.trainers.cluster.rollouts import RayRollouts
+
+        return RayRollouts(spec, note)
+    if spec.config.rollout.workers > 1:
+        raise ConfigError("rollout.workers: more than one takes a cluster (--cluster=ray)")
     return ProcessRollouts(spec) if spec.config.run.processes == 2 else LocalRollouts(spec)
 
 

@@ -104,7 +104,7 @@ class Session:
             self.learner.load_state_dict(load_learner_state(self._checkpoint))
         self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
-            self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step))
+            self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step), self.reporter.note)
         size = sum(p.numel() for p in self.model.parameters())
         self.reporter.note(f"{type(self.model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
 

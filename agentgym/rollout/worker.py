@@ -69,9 +69,13 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def play(self, request: GroupRequest) -> Group:
+        """One group, at once with whatever else is played."""
+        return await self._collector.play_group(request)
+
     async def _play(self, request: GroupRequest) -> None:
         try:
-            self._emit(await self._collector.play_group(request))
+            self._emit(await self.play(request))
         except asyncio.CancelledError:
             raise
         except BaseException:  # a defect of ours, not of an episode: the driver must hear of it and stop

@@ -1,0 +1,1 @@
+"""Play on many machines: rollout workers as Ray actors (extra `cluster`)."""

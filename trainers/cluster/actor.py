@@ -1,0 +1,55 @@
+"""The rollout worker as a Ray actor: the same `Worker` as in the other processes, in an event loop of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+from agentgym.rollout.worker import Worker, WorkerFailed
+from agentgym.trainers.cluster.baggage import Baggage
+from agentgym.types import Group, GroupRequest, WeightUpdate
+
+
+class RolloutActor:
+    """Made by Ray wherever there is room, and made again where its process or machine is lost."""
+
+    def __init__(self, baggage: Baggage):
+        self._baggage = baggage
+        self._folder = tempfile.TemporaryDirectory(prefix="agentgym-worker-")
+        self._worker: Worker | None = None
+
+    async def start(self, version: int, encoded: Any) -> str:
+        """Build the worker, with the weights of now where there are any, and say where it is. Then it serves."""
+        if self._worker is None:
+            folder = Path(self._folder.name)
+            os.chdir(folder)
+            self._worker = Worker(self._baggage.unpack(folder), lambda group: None)
+        if encoded is not None:
+            await self.update(version, encoded)
+        return f"{socket.gethostname()}, process {os.getpid()}"
+
+    async def play(self, request: GroupRequest) -> Group | WorkerFailed:
+        assert self._worker is not None
+        try:
+            return await self._worker.play(request)
+        except Exception:  # a defect of ours, not of an episode
+            return WorkerFailed(traceback.format_exc())
+
+    async def update(self, version: int, encoded: Any) -> int:
+        from agentgym.trainers.cluster.tensors import decode
+
+        assert self._worker is not None
+        await self._worker.update_weights(WeightUpdate(version, "full", decode(encoded)))
+        return version
+
+    async def stats(self) -> dict[str, float]:
+        return self._worker.stats() if self._worker is not None else {}
+
+    async def close(self) -> None:
+        if self._worker is not None:
+            await self._worker.aclose()
+        self._folder.cleanup()

@@ -1,0 +1,90 @@
+"""The connection to a Ray cluster, or one of this machine's own, and room on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from agentgym.config import Config
+from agentgym.errors import ConfigError
+
+CONNECT_SECONDS = 10.0
+
+
+class RayCluster:
+    """Connects when made; `close` gives back what was reserved and ends a cluster that was started here."""
+
+    def __init__(self, config: Config):
+        self._ray = load_ray()
+        self._patience = config.cluster.patience
+        self._joined = bool(self._ray.is_initialized())
+        self._groups: list[Any] = []
+        if not self._joined:
+            self._connect(config)
+
+    def _connect(self, config: Config) -> None:
+        # a process that trains is not to be asked whether Ray may report home, nor to carry its dashboard
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        address = config.cluster.address
+        needed = config.rollout.workers * config.rollout.cpus_each
+        try:
+            if address:
+                _answers(address)
+                self._ray.init(address=address, log_to_driver=True, logging_level="error")
+            else:
+                cores = max(os.cpu_count() or 1, int(-(-needed // 1)))
+                self._ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=True, logging_level="error")
+        except (ConnectionError, ValueError, RuntimeError, OSError) as e:
+            raise ConfigError(
+                f"cluster.address = {address!r}: no Ray cluster can be joined there ({_line(e)}); `ray status` "
+                "tells what runs here, `ray start --head` starts one, and an empty address starts one for this run"
+            ) from None
+
+    def room(self, bundles: Sequence[dict[str, float]]) -> Any:
+        """A placement group with room for each bundle, spread over the machines. Raises `ConfigError` without room."""
+        from ray.util.placement_group import placement_group
+
+        group = placement_group([dict(bundle) for bundle in bundles], strategy="SPREAD")
+        self._groups.append(group)
+        if not group.wait(self._patience):
+            there = {name: count for name, count in self._ray.cluster_resources().items() if name in ("CPU", "GPU")}
+            asked = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in ("CPU", "GPU")}
+            raise ConfigError(
+                f"the cluster has no room for {len(bundles)} workers of {dict(bundles[0])} within {self._patience:g} s"
+                f": {asked['CPU']:g} CPU and {asked['GPU']:g} GPU are asked for, {there.get('CPU', 0):g} and "
+                f"{there.get('GPU', 0):g} are there (rollout.workers, rollout.cpus_each, rollout.gpus_each)"
+            )
+        return group
+
+    def close(self) -> None:
+        from ray.util.placement_group import remove_placement_group
+
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            for group in self._groups:
+                remove_placement_group(group)
+        if not self._joined:
+            self._ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Raises `OSError` at once where nothing listens: Ray itself would ask for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS):
+            pass
+
+
+def load_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("cluster.kind = 'ray' needs Ray: pip install 'agentgym-train[cluster]'") from None
+    return ray
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

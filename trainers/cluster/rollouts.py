@@ -1,0 +1,238 @@
+"""Rollouts by Ray actors on any number of machines: requests go out, groups come back, no worker's death loses one."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentgym.errors import RunError, UserError
+from agentgym.rollout.worker import WorkerFailed, WorkerSpec
+from agentgym.trainers.cluster.actor import RolloutActor
+from agentgym.trainers.cluster.baggage import pack
+from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
+from agentgym.trainers.rollouts import RolloutError, Stats
+from agentgym.types import Group, GroupRequest, WeightUpdate
+
+ATTEMPTS = 5
+"""Workers that a request may take down before the run is ended: it may be what kills them."""
+CALL_SECONDS = 120.0
+
+
+@dataclass(slots=True)
+class _Member:
+    actor: Any
+    load: int = 0
+    """Groups that it plays."""
+    ready: bool = False
+    starting: Any = None
+    given: int = 0
+    """Version that it starts with."""
+
+
+class RayRollouts:
+    """Implements `trainers.rollouts.Rollouts`.
+
+    A worker that dies is made again by Ray; it gets the current weights before it serves, and what it played is played
+    by others.
+    """
+
+    def __init__(self, spec: WorkerSpec, note: Callable[[str], None] = lambda text: None):
+        self._ray = load_ray()
+        self._note = note
+        self._cluster = RayCluster(spec.config)
+        self._done: deque[Group] = deque()
+        self._playing: dict[Any, tuple[GroupRequest, _Member]] = {}
+        self._waiting: deque[GroupRequest] = deque()
+        self._tries: dict[str, int] = {}
+        self._weights: tuple[int, Any] = (spec.version, None)
+        self._patience = spec.config.cluster.patience
+        self._members: list[_Member] = []
+        try:
+            self._hire(spec)
+        except BaseException:
+            self._cluster.close()
+            raise
+
+    def _hire(self, spec: WorkerSpec) -> None:
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        rollout = spec.config.rollout
+        room = self._cluster.room([_needs(rollout)] * rollout.workers)
+        baggage = self._ray.put(pack(spec))
+        for i in range(rollout.workers):
+            actor = self._ray.remote(RolloutActor).options(
+                num_cpus=rollout.cpus_each,
+                num_gpus=rollout.gpus_each,
+                max_restarts=-1,
+                max_concurrency=10_000,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=i),
+            )
+            member = _Member(actor.remote(baggage))
+            self._members.append(member)
+            self._start(member)
+
+    def ready(self) -> None:
+        """Wait for all workers; raises what one of them could not load."""
+        for member in self._members:
+            while member.starting is not None:
+                self._started(member, wait=True)
+
+    def submit(self, requests: Sequence[GroupRequest]) -> None:
+        self._waiting += requests
+        self._assign()
+
+    def receive(self) -> Group:
+        since = time.monotonic()
+        while not self._done:
+            self._look(1.0)
+            if any(member.ready for member in self._members):
+                since = time.monotonic()
+            elif time.monotonic() - since > self._patience:
+                raise RunError(
+                    f"no rollout worker has been alive for {self._patience:g} s (cluster.patience): "
+                    "when the cluster has room again, go on with --resume"
+                )
+        return self._done.popleft()
+
+    def arrived(self) -> list[Group]:
+        self._look(0.0)
+        groups, self._done = list(self._done), deque()
+        return groups
+
+    def update(self, update: WeightUpdate) -> None:
+        """Every living worker has them when this returns; others get them before they serve."""
+        from agentgym.trainers.cluster.tensors import encode
+
+        assert update.tensors is not None
+        self._weights = update.version, self._ray.put(encode(update.tensors))
+        self._look(0.0)
+        asked = [(m, m.actor.update.remote(*self._weights)) for m in self._members if m.ready]
+        for member, answer in asked:
+            self._call(member, answer)
+        self._assign()
+
+    def stats(self) -> Stats:
+        """Sums over the workers that answer; `peak_mem` is the largest of one."""
+        asked = [(member, member.actor.stats.remote()) for member in self._members if member.ready]
+        rows = [row for member, answer in asked if (row := self._call(member, answer))]
+        names = {name for row in rows for name in row}
+        total = {name: sum(row.get(name, 0.0) for row in rows) for name in names}
+        return {"cpu_s": 0.0, **total, "peak_mem": max((row["peak_mem"] for row in rows), default=0.0)}
+
+    def close(self) -> None:
+        for member in self._members:
+            if member.ready:
+                self._call(member, member.actor.close.remote())
+            self._ray.kill(member.actor, no_restart=True)
+        self._members.clear()
+        self._cluster.close()
+
+    # ---- workers come and go ----
+
+    def _start(self, member: _Member) -> None:
+        member.ready, member.given = False, self._weights[0]
+        member.starting = member.actor.start.remote(*self._weights)
+
+    def _started(self, member: _Member, wait: bool = False) -> None:
+        """See whether a worker that is being built is there. It is built again where its machine was lost meanwhile."""
+        from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+        try:
+            where = self._ray.get(member.starting, timeout=CALL_SECONDS if wait else 0)
+        except GetTimeoutError:
+            return
+        except RayTaskError as e:
+            if isinstance(e.cause, UserError):
+                raise e.cause from None
+            raise RolloutError(f"a rollout worker could not be built:\n{e}") from None
+        except RayActorError:
+            self._start(member)
+            return
+        if member.given != self._weights[0]:  # others got newer weights meanwhile
+            self._start(member)
+            return
+        member.starting, member.ready = None, True
+        self._note(f"rollout worker {self._members.index(member)} is on {where}, version {member.given}")
+
+    def _lost(self, member: _Member) -> None:
+        """Its requests go back to the front of the queue."""
+        if not member.ready:
+            return
+        self._note(f"rollout worker {self._members.index(member)} is gone; what it played is played by others")
+        mine = [ref for ref, (_, by) in self._playing.items() if by is member]
+        for ref in mine:
+            request, _ = self._playing.pop(ref)
+            self._again(request)
+        member.load = 0
+        self._start(member)
+
+    def _again(self, request: GroupRequest) -> None:
+        self._tries[request.id] = self._tries.get(request.id, 0) + 1
+        if self._tries[request.id] >= ATTEMPTS:
+            raise RunError(
+                f"task {request.id} was being played when {ATTEMPTS} rollout workers died: its env or tools may kill "
+                "them (was there enough memory?); go on with --resume once that is mended"
+            )
+        self._waiting.appendleft(request)
+
+    def _call(self, member: _Member, answer: Any) -> Any:
+        """The answer of a worker; None from one that died."""
+        from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+        try:
+            return self._ray.get(answer, timeout=CALL_SECONDS)
+        except RayActorError:
+            self._lost(member)
+        except GetTimeoutError:
+            raise RolloutError(f"a rollout worker has not answered for {CALL_SECONDS:g} s") from None
+        except RayTaskError as e:
+            raise RolloutError(f"a rollout worker failed:\n{e}") from None
+        return None
+
+    # ---- work goes out and comes back ----
+
+    def _assign(self) -> None:
+        free = [member for member in self._members if member.ready]
+        while self._waiting and free:
+            request = self._waiting.popleft()
+            member = min(free, key=lambda member: member.load)
+            member.load += 1
+            self._playing[member.actor.play.remote(request)] = (request, member)
+
+    def _look(self, seconds: float) -> None:
+        """Take in what has happened, after at most so long."""
+        starting = [member.starting for member in self._members if member.starting is not None]
+        refs = [*self._playing, *starting]
+        if not refs:
+            time.sleep(seconds)
+            return
+        happened, _ = self._ray.wait(refs, num_returns=1, timeout=seconds)
+        if happened:
+            happened, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+        for ref in happened:
+            if ref in self._playing:
+                self._take(ref)
+        for member in self._members:
+            if member.starting is not None:
+                self._started(member)
+        self._assign()
+
+    def _take(self, ref: Any) -> None:
+        request, member = self._playing[ref]
+        group = self._call(member, ref)
+        if group is None:
+            return
+        del self._playing[ref]
+        member.load -= 1
+        self._tries.pop(request.id, None)
+        if isinstance(group, WorkerFailed):
+            raise RolloutError(f"the rollout worker failed:\n{group.traceback}")
+        self._done.append(group)
+
+
+def _needs(rollout: Any) -> dict[str, float]:
+    needs = {"CPU": float(rollout.cpus_each)}
+    return {**needs, "GPU": float(rollout.gpus_each)} if rollout.gpus_each else needs
