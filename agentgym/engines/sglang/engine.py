@@ -39,8 +39,8 @@ LOAD_SECONDS = 600.0
 class SGLangEngine:
     """Implements `protocols.Engine` by the server at `url`, which is asked what it is when this is made.
 
-    model: the folder or id that it must serve, empty for any; layout: of that folder, where it lies on this machine:
-    token ids and new weights are held against it; version: the policy version of the weights it runs; timeout: seconds
+    layout: of the model's folder, where it lies on this machine: the server's model, token ids and new weights are held
+    against it; version: the policy version of the weights it runs; timeout: seconds
     of one request; max_context: tokens of a sequence, prompt included, 0 for the server's limit; pause: see `refit`.
     Raises `ModelError` for a server with another model, `EngineFault` for what is no SGLang server, `EngineGone` for
     one that is away.
@@ -50,7 +50,6 @@ class SGLangEngine:
         self,
         url: str,
         *,
-        model: str = "",
         layout: ModelLayout | None = None,
         version: int = 0,
         timeout: float = 300.0,
@@ -59,7 +58,7 @@ class SGLangEngine:
         seed: int | None = None,
     ):
         self._client = ServerClient(url, timeout=timeout)
-        self._model, self._layout, self._pause = model, layout, pause
+        self._layout, self._pause = layout, pause
         self._max_context = max_context
         self._seeds = random.Random(seed)
         self._stats = EngineStats()
@@ -68,8 +67,12 @@ class SGLangEngine:
         self._meet(ask_facts(self._client, timeout=min(timeout, 30.0)), version)
 
     def _meet(self, facts: ServerFacts, version: int) -> None:
-        if self._model and facts.model_path != self._model:
-            raise ModelError(f"{self._client.name}: serves {facts.model_path}, and this run trains {self._model}")
+        mine, theirs = self._layout.kind if self._layout else "", facts.model_kind
+        if self._layout and mine and theirs and mine != theirs:
+            raise ModelError(
+                f"{self._client.name}: serves {facts.model_path} (a {theirs}), and this run trains {self._layout.folder} "
+                f"(a {mine}): start the server on that folder"
+            )
         self.facts = facts
         self._labels = Labels(facts.label, version)
         self._refit = Refit(self._client, facts, self._pause)

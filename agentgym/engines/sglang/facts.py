@@ -14,6 +14,8 @@ class ServerFacts:
     release: str
     """SGLang's version."""
     model_path: str
+    model_kind: str
+    """The architecture's name, empty where it is not told."""
     label: str
     """The server's name for the weights it runs now (`weight_version`)."""
     spans: bool
@@ -43,6 +45,7 @@ def ask_facts(client: ServerClient, *, timeout: float = 30.0) -> ServerFacts:
     return ServerFacts(
         release=str(server["version"]),
         model_path=str(model["model_path"]),
+        model_kind=str(model.get("model_type") or ""),
         label=label,
         spans=isinstance(meta.get("weight_versions"), list),
         max_prompt=max_prompt,

@@ -20,6 +20,9 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 @dataclass(frozen=True, slots=True)
 class ModelLayout:
+    folder: str
+    kind: str
+    """The architecture's name, as `qwen3`."""
     shapes: Shapes
     vocabulary: int
     tied: bool
@@ -52,24 +55,23 @@ def read_layout(folder: str | Path) -> ModelLayout | None:
     inner = config.get("text_config") or {}
     tied = config.get("tie_word_embeddings", inner.get("tie_word_embeddings", False))
     vocabulary = config.get("vocab_size", inner.get("vocab_size", 0))
-    return ModelLayout(shapes, int(vocabulary or 0), bool(tied))
+    return ModelLayout(str(path), str(config.get("model_type", "")), shapes, int(vocabulary or 0), bool(tied))
 
 
 def folder_shapes(folder: str | Path) -> Shapes:
     """Names and shapes of all tensors in a folder's safetensors files; raises `ModelError` for a broken file."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
-        header = _header(file)
-        shapes.update({name: tuple(row["shape"]) for name, row in header.items() if name != "__metadata__"})
+        shapes.update(_shapes(file))
     return shapes
 
 
-def _header(file: Path) -> dict[str, Any]:
+def _shapes(file: Path) -> Shapes:
     """A safetensors file begins with the length of its header (8 bytes, little-endian) and the header as JSON."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header: dict[str, Any] = json.loads(stream.read(length))
-    except (OSError, ValueError, MemoryError, OverflowError) as e:
-        raise ModelError(f"{file}: cannot read model weights: {e}") from None
-    return header
+        return {name: tuple(row["shape"]) for name, row in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as e:
+        raise ModelError(f"{file}: cannot read model weights: {type(e).__name__}: {e}") from None

@@ -18,7 +18,7 @@ from agentgym.errors import ConfigError, EngineFault
 
 START_SECONDS = 900.0
 """A CPU under load takes five minutes; a large model's weights take theirs."""
-END_SECONDS = 5.0
+END_SECONDS = 3.0
 TAIL = 12
 """Lines of its log that an error shows."""
 
@@ -86,13 +86,19 @@ class ServerProcess:
         told = [line for line in lines if line.strip() and "leaked" not in line][-TAIL:]
         return "\n".join([*told, f"(the whole log: {self.log})"])
 
+    def signal_end(self) -> None:
+        """Ask it to end; `close` waits for that, and makes it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+
     def close(self) -> None:
         """End it and all that it started; again does nothing."""
-        for how, seconds in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, END_SECONDS)):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, how)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(seconds if how == signal.SIGTERM else None)
+        self.signal_end()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_SECONDS)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its children too, when it ended before them
+        self._process.wait()
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()

@@ -211,7 +211,12 @@ class FakeServer:
 
     async def model_info(self, request: Request) -> Response:
         return JSONResponse(
-            {"model_path": self.model_path, "is_generation": True, "weight_version": self.label, "model_type": "qwen3"}
+            {
+                "model_path": self.model_path,
+                "is_generation": True,
+                "weight_version": self.label,
+                "model_type": self.model.config.model_type,
+            }
         )
 
     async def server_info(self, request: Request) -> Response:
