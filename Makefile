@@ -54,8 +54,9 @@ test-adapters: install  ## other gyms' environments (installs the extra `adapter
 validate: install  ## put every environment to the test: gold, cheap and hostile players, determinism, leaks
 	$(BIN)/agentgym validate --all --tasks 6 $(ARGS)
 
-test-sglang: install  ## against a real SGLang server
-	$(BIN)/python -m pytest -q -m sglang $(ARGS)
+test-sglang: install  ## against a real SGLang server on this CPU (builds its environment once, 3 GiB in the cache folder)
+	@python="$$($(BIN)/python requirements/sglang_cpu.py)" && \
+	  AGENTGYM_SGLANG_PYTHON="$$python" $(BIN)/python -m pytest -q -m sglang --timeout=900 $(ARGS)
 
 test-docker: install  ## every sandbox test, and the probes, on containers: an engine is started, or DOCKER_HOST is used
 	AGENTGYM_SANDBOX_BACKEND=docker $(BIN)/python tests/docker_engine.py sh -ec '\

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import hashlib
 import os
 import signal
@@ -119,7 +120,9 @@ class FakeServer:
     def _prompt_logprobs(self, ids: list[int]) -> list[list[Any]]:
         from transformers import AutoModelForCausalLM
 
-        plain = AutoModelForCausalLM.from_config(self.model.config).float().eval()
+        # the engine has exchanged its model's attention for its own
+        config = copy.deepcopy(self.model.config)
+        plain = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         plain.load_state_dict(self.model.state_dict())
         table = plain(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         return [[None, ids[0], None], *([float(table[i, t]), t, None] for i, t in enumerate(ids[1:]))]
