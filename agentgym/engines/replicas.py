@@ -37,7 +37,6 @@ Revive = Callable[[int], Awaitable[None]]
 class Replica:
     index: int
     engine: Engine
-    name: str
     load: int = 0
     serves: bool = True
     updating: bool = False
@@ -58,7 +57,7 @@ class ReplicatedEngine:
         patience: float = PATIENCE,
         pause: float = 1.0,
     ):
-        self.replicas = [Replica(i, engine, getattr(engine, "name", f"replica {i}")) for i, engine in enumerate(engines)]
+        self.replicas = [Replica(i, engine) for i, engine in enumerate(engines)]
         self._revive, self._on_close, self._patience, self._pause = revive, closed, patience, pause
         self._sessions: OrderedDict[str, Replica] = OrderedDict()
         self._latest: WeightUpdate | None = None
@@ -210,4 +209,3 @@ def _preferred(free: Sequence[Replica], ids: Sequence[int], least: int) -> Repli
     # each replica draws a number for the beginning, the highest takes it: when one goes, only its own move
     home = max(free, key=lambda replica: zlib.crc32(f"{replica.index}".encode() + start))
     return home if home.load <= least + SLACK else min(free, key=lambda replica: replica.load)
-

@@ -176,7 +176,8 @@ def given() -> SimpleNamespace:
     """The builders above (test files cannot import each other)."""
     return SimpleNamespace(
         Episode=Episode, all_logprobs=all_logprobs, build_model=build_model, gap=gap, new_engine=new_engine,
-        weights=weights, serve=serve, served_engine=served_engine, fake=FAKE_SERVER, VOCAB=VOCAB, WINDOW=WINDOW, SLOTS=SLOTS, CONTEXT=CONTEXT,
+        weights=weights, serve=serve, served_engine=served_engine, VOCAB=VOCAB,
+        WINDOW=WINDOW, SLOTS=SLOTS, CONTEXT=CONTEXT,
     )  # fmt: skip
 
 

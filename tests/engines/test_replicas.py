@@ -149,7 +149,7 @@ def test_where_none_is_left_it_says_so_in_time(revivable: bool) -> None:
     engine = ReplicatedEngine(dead, patience=0.2, pause=0.01, **options)
 
     async def play() -> None:
-        with pytest.raises(EngineGone, match="none of 2 engine replicas is left: .*(is away|disk is gone)"):
+        with pytest.raises(EngineGone, match=r"none of 2 engine replicas is left: .*(is away|disk is gone)"):
             await engine.generate([1], PARAMS)
         await engine.aclose()
 

@@ -15,6 +15,9 @@ from agentgym.types import WeightUpdate
 KEPT = 2
 """Versions that stay: an engine that is started anew may be reading the one before the last."""
 
+BESIDE = (".json", ".jinja", ".model", ".txt")
+"""What lies beside the weights: configuration and tokenizer."""
+
 
 class DiskSync:
     """Implements `protocols.WeightSync`. `folder` is its own and goes with `close`; `model` is the folder whose
@@ -45,7 +48,11 @@ class DiskSync:
 
         staging.mkdir(parents=True)
         for file in self._model.iterdir() if self._model.is_dir() else ():
-            if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt") and "safetensors" not in file.name:
+            if (
+                file.is_file()
+                and file.suffix in (".json", ".jinja", ".model", ".txt")
+                and "safetensors" not in file.name
+            ):
                 shutil.copy(file, staging)
         whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         save_file(whole, staging / "model.safetensors", metadata={"format": "pt"})

@@ -32,8 +32,8 @@ def make_sync(config: Config, model: Any, model_path: str, folder: Path) -> Weig
         return DistributedSync(bucket_bytes=bucket, prove=prove)
     if not next(model.parameters()).is_cuda:
         raise ConfigError(
-            "engine.sync = 'tensor' hands over a GPU's memory, and the learner is on the CPU (tensors shared between CPU "
-            "processes kill the server): use disk or distributed"
+            "engine.sync = 'tensor' hands over a GPU's memory, and the learner is on the CPU (tensors shared between "
+            "CPU processes kill the server): use disk or distributed"
         )
     from agentgym.trainers.weights.tensor import TensorSync
 

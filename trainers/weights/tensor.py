@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from multiprocessing.reduction import ForkingPickler
 
 import torch
-import torch.multiprocessing  # noqa: F401  (teaches ForkingPickler to hand over CUDA tensors)
+import torch.multiprocessing  # teaches ForkingPickler to hand over CUDA tensors
 
 from agentgym.trainers.weights.buckets import buckets_of
 from agentgym.trainers.weights.proof import Prover, checksums_only

@@ -109,7 +109,9 @@ def _options(url: str) -> dict[str, Any]:
     if parts.scheme not in ("http", "https") or not parts.host:
         raise ConfigError(f"engine.urls: {url!r}: expected http://HOST:PORT")
     if parts.path not in ("", "/"):
-        raise ConfigError(f"engine.urls: {url!r}: expected http://HOST:PORT without a path (it is not the /v1 of a chat)")
+        raise ConfigError(
+            f"engine.urls: {url!r}: expected http://HOST:PORT without a path (it is not the /v1 of a chat)"
+        )
     return {
         "base_url": url,
         "headers": {"content-type": "application/json"},

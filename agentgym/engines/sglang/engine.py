@@ -21,9 +21,9 @@ import numpy as np
 
 from agentgym.engines.sglang.client import ServerClient
 from agentgym.engines.sglang.facts import ServerFacts, ask_facts
+from agentgym.engines.sglang.labels import Labels
 from agentgym.engines.sglang.layout import EMBEDDING, HEAD, ModelLayout, folder_shapes
 from agentgym.engines.sglang.proof import prove
-from agentgym.engines.sglang.labels import Labels
 from agentgym.engines.sglang.refit import PauseMode, Refit
 from agentgym.engines.sglang.sampling import Segment, read_segment, request_body
 from agentgym.engines.stats import EngineStats
@@ -70,8 +70,8 @@ class SGLangEngine:
         mine, theirs = self._layout.kind if self._layout else "", facts.model_kind
         if self._layout and mine and theirs and mine != theirs:
             raise ModelError(
-                f"{self._client.name}: serves {facts.model_path} (a {theirs}), and this run trains {self._layout.folder} "
-                f"(a {mine}): start the server on that folder"
+                f"{self._client.name}: serves {facts.model_path} (a {theirs}), and this run trains "
+                f"{self._layout.folder} (a {mine}): start the server on that folder"
             )
         self.facts = facts
         self._labels = Labels(facts.label, version)

@@ -1,4 +1,4 @@
-"""One server process: started, waited for, ended with everything it started. It never outlives the one that holds it."""
+"""One server process: started, waited for, ended with all that it started. It never outlives the one that holds it."""
 
 from __future__ import annotations
 

@@ -88,7 +88,8 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
     import torch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    bytes_of: Any = flat.view(torch.uint8).numpy()
+    return memoryview(bytes_of)
 
 
 async def prove(client: ServerClient, facts: ServerFacts, proof: WeightProof, version: int) -> str:
@@ -128,10 +129,10 @@ def _compare(client: ServerClient, proof: WeightProof, checksums: Mapping[str, s
     wrong = [name for name, digest in checksums.items() if digest not in expected[name]]
     absent = [name for name in proof.digests if name not in checksums and name != "lm_head.weight"]
     if wrong or absent:
-        named = ", ".join([*wrong, *absent][:3])
+        count, named = len(wrong) + len(absent), ", ".join([*wrong, *absent][:3])
         raise WeightMismatch(
-            f"{client.name}: does not run the weights of version {version} that it was sent: {len(wrong) + len(absent)} "
-            f"of {len(proof.digests)} parameters differ ({named}, ...)"
+            f"{client.name}: does not run the weights of version {version} that it was sent: {count} of "
+            f"{len(proof.digests)} parameters differ ({named}, ...)"
         )
 
 
@@ -147,6 +148,6 @@ async def _probe(client: ServerClient, proof: WeightProof, version: int) -> None
     gap = max(abs(float(row[0]) - mine) for row, mine in zip(rows, proof.logprobs, strict=True))
     if not gap <= proof.tolerance:
         raise WeightMismatch(
-            f"{client.name}: does not run the weights of version {version} that it was sent: its logprobs are {gap:.2g} "
-            f"from the learner's (at most {proof.tolerance:g} is allowed)"
+            f"{client.name}: does not run the weights of version {version} that it was sent: its logprobs are "
+            f"{gap:.2g} from the learner's (at most {proof.tolerance:g} is allowed)"
         )

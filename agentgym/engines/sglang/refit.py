@@ -1,8 +1,8 @@
 """New weights for one server: pause, exchange, continue.
 
-`retract` puts running requests back into the queue, and their caches are computed anew under the new weights; `in_place`
-keeps the caches, which are then partly of the old weights; `abort` ends them, and the engine continues each from where
-it came to. A server that does not tell which weights sampled which token is always paused by `abort`: no request of it
+`retract` puts running requests back into the queue, and their caches are computed anew under the new weights;
+`in_place` keeps the caches, which are then partly of the old weights; `abort` ends them, and the engine continues each
+from where it came to. A server that does not tell which weights sampled which token is always paused by `abort`: no request of it
 ever spans two versions.
 """
 
@@ -52,7 +52,9 @@ class Refit:
 
     async def _from_handles(self, update: WeightUpdate, flush: dict[str, Any]) -> None:
         if self._facts.on_cpu:
-            raise ModelError("engine.sync = 'tensor' shares a GPU's memory: a server on the CPU cannot take it; use disk")
+            raise ModelError(
+                "engine.sync = 'tensor' shares a GPU's memory: a server on the CPU cannot take it; use disk"
+            )
         for i, handle in enumerate(update.handles):
             last = i == len(update.handles) - 1
             body = {"serialized_named_tensors": [handle] * self._facts.devices, **(flush if last else KEEP)}

@@ -203,7 +203,9 @@ class FakeServer:
         self.label = body.get("weight_version") or self.label
         self.updates += 1
         if body.get("flush_cache", True) and self.live and self.running.is_set() is False and self.mode == "in_place":
-            return JSONResponse({"success": False, "message": "Weights were updated, but the cache was not flushed"}, 400)
+            return JSONResponse(
+                {"success": False, "message": "Weights were updated, but the cache was not flushed"}, 400
+            )
         return JSONResponse({"success": True, "message": "Succeeded to update model weights."})
 
     async def check(self, request: Request) -> Response:

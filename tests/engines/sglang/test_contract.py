@@ -132,7 +132,7 @@ def test_a_probe_tells_weights_apart_where_checksums_cannot(server: Any, given: 
         for made in (proof(parameters(given, seed)) for seed, proof in enumerate(proofs))
     )
     assert asyncio.run(prove(engine._client, engine.facts, right, 7)) == "logprobs"
-    with pytest.raises(WeightMismatch, match="version 7 .* its logprobs are"):
+    with pytest.raises(WeightMismatch, match=r"version 7 .* its logprobs are"):
         asyncio.run(prove(engine._client, engine.facts, wrong, 7))
     with pytest.raises(EngineFault, match="cannot be proven"):
         asyncio.run(prove(engine._client, engine.facts, WeightProof({}), 7))
