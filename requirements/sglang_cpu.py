@@ -41,7 +41,7 @@ def build(target: Path) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < NEEDED:
         sys.exit(
-            f"{target.parent}: {free / GIB:.1f} GiB are free, the SGLang environment takes {NEEDED / GIB:.0f} to build; "
+            f"{target.parent}: {free / GIB:.1f} GiB are free, the SGLang environment takes {NEEDED / GIB:.0f}; "
             "make room, or name another folder by XDG_CACHE_HOME"
         )
     began = time.monotonic()

@@ -114,17 +114,18 @@ class DistributedSync:
 
     def _meet(self, group: str, world_size: int, backend: str, port: int) -> None:
         """Join as rank 0. torch has no public way to make a group beside the default one with foreign processes."""
-        from torch.distributed.distributed_c10d import GroupName, PrefixStore, _new_process_group_helper, _world
+        from torch.distributed.distributed_c10d import PrefixStore, _new_process_group_helper, _world
 
-        made_of: Any = torch.distributed
-        store = made_of.TCPStore(self._host, port, world_size, is_master=True, timeout=PATIENCE, multi_tenant=True)
+        dist: Any = torch.distributed
+        name: Any = group
+        store = dist.TCPStore(self._host, port, world_size, is_master=True, timeout=PATIENCE, multi_tenant=True)
         made, _ = _new_process_group_helper(
             world_size,
             0,
             [],
             torch.distributed.Backend(backend),
             PrefixStore(group, store),
-            group_name=GroupName(group),
+            group_name=name,
             backend_options=None,
             timeout=PATIENCE,
         )

@@ -92,6 +92,11 @@ class SGLangEngine:
         return self._version
 
     @property
+    def paused_s(self) -> float:
+        """Seconds for which the last update of the weights held up generation."""
+        return self._refit.seconds
+
+    @property
     def stats(self) -> dict[str, float]:
         """The counters of `EngineStats` by name: of what went through this engine, not through the server."""
         return self._stats.row()

@@ -13,8 +13,8 @@ from agentgym.errors import ConfigError
 VARIABLE = "AGENTGYM_SGLANG_PYTHON"
 HOW = (
     "SGLang runs in an environment of its own. On a GPU: python -m venv DIR && DIR/bin/pip install 'sglang>=0.5.17', "
-    "then --engine.python=DIR/bin/python. On a CPU: `python requirements/sglang_cpu.py` builds one in the cache folder, "
-    "where it is found. A server that runs already is given by --engine.urls"
+    "then --engine.python=DIR/bin/python. On a CPU: `python requirements/sglang_cpu.py` builds one in the cache "
+    "folder, where it is found. A server that runs already is given by --engine.urls"
 )
 
 

@@ -48,10 +48,11 @@ def stand_in_for_kernels() -> None:
     `assign_req_to_token_pool_cpu`."""
     import torch
 
-    vision = torch.library.Library("torchvision", "DEF")
+    library: Any = torch.library.Library
+    vision = library("torchvision", "DEF")
     vision.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     vision.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    kernels = torch.library.Library("sgl_kernel", "DEF")
+    kernels = library("sgl_kernel", "DEF")
     kernels.define("init_cpu_threads_env(str cpu_ids) -> str")
     kernels.define("initialize(int size, int rank) -> ()")
     kernels.impl("init_cpu_threads_env", lambda cpu_ids: "threads stay where they are", "CompositeExplicitAutograd")

@@ -2,14 +2,15 @@
 
 `retract` puts running requests back into the queue, and their caches are computed anew under the new weights;
 `in_place` keeps the caches, which are then partly of the old weights; `abort` ends them, and the engine continues each
-from where it came to. A server that does not tell which weights sampled which token is always paused by `abort`: no request of it
-ever spans two versions.
+from where it came to. A server that does not tell which weights sampled which token is always paused by `abort`: no
+request of it ever spans two versions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -30,6 +31,8 @@ class Refit:
         self._client, self._facts = client, facts
         self._mode: PauseMode = mode if facts.spans else "abort"
         self._broadcast = Broadcast(client, facts)
+        self.seconds = 0.0
+        """How long the last pause was."""
 
     async def carry(self, update: WeightUpdate, label: str) -> None:
         """Exchange the weights; the server is to call them `label`. Raises `EngineFault` where it refuses or is away;
@@ -63,6 +66,7 @@ class Refit:
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
         """No token is sampled inside."""
+        began = time.perf_counter()
         await self._client.post("pause_generation", {"mode": self._mode})
         try:
             yield
@@ -71,6 +75,7 @@ class Refit:
                 await asyncio.shield(self._client.post("continue_generation", {}, timeout=30.0))
             raise
         await self._client.post("continue_generation", {})
+        self.seconds = time.perf_counter() - began
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[None]:
