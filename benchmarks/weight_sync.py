@@ -2,10 +2,10 @@
 
     python benchmarks/weight_sync.py --json FILE [--gb 2.0] [--rounds 3] [--bucket-mib 256] [--fake]
 
-A Qwen3 of `--gb` 10^9 bytes (fp32) is served on this machine's CPU; this process is the learner, and asks for tokens all
-the while. Figures, medians over `--rounds`: `gb_s` of the transfer (publish until the server goes on), `pause_s` (no
-token is sampled), `longest_request_s` beside the same without an update, `proof_s` (checksums on both sides), and the most
-anonymous memory that learner and server held beyond what they held before, in buckets. `--fake`: the tests' server.
+A Qwen3 of `--gb` 10^9 bytes (fp32) is served on this machine's CPU; this process is the learner, and asks for tokens
+all the while. Figures, medians over `--rounds`: `gb_s` of the transfer (publish until the server goes on), `pause_s`
+(without a token), `longest_request_s` beside the same without an update, `proof_s` (checksums on both sides), and the
+most anonymous memory that learner and server held beyond what they held before, in buckets. `--fake`: the tests'.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ from agentgym.errors import EngineFault, ModelError
 from agentgym.types import SamplingParams, WeightUpdate
 
 OLD = "0.5.17"
+PACE = 0.003
+"""Seconds a token takes at least: what is to be interrupted must not be over at once."""
 LACKS = ("/begin_weight_update", "/end_weight_update", "/ready", "/model_info", "/server_info")
 """What the old release does not have (the last two under another name)."""
 
@@ -92,6 +94,7 @@ class FakeServer:
                 break
             label = self.label
             done = await self.engine.generate(ids + out, params, session=rid)
+            await asyncio.sleep(PACE)
             token = int(done.ids[0])
             out.append(token)
             rows.append([float(done.logprobs[0]), token, None])
