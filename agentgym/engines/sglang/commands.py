@@ -11,9 +11,9 @@ CPU_ARGUMENTS = (
     *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
     *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
     # an idle scheduler would else turn round and round, and take a core
-    *("--mem-fraction-static", "0.1", "--enable-deterministic-inference", "--sleep-on-idle"),
+    *("--mem-fraction-static", "0.8", "--enable-deterministic-inference", "--sleep-on-idle"),
 )
-"""With the seeds of requests: see `launcher.let_seeds_count`."""
+"""With the seeds of requests: see `launcher.let_seeds_count`. The cache is bounded by --max-total-tokens, which must\nbe said."""
 
 
 def cpu_command(python: str, threads: int, arguments: tuple[str, ...] = (), *, dtype: str = "float32") -> ServerCommand:
