@@ -15,6 +15,7 @@ import pytest
 import agentgym as ag
 from agentgym.engines.sglang import commands, make
 from agentgym.engines.sglang.supervisor import Supervisor
+from agentgym.errors import RunError
 from agentgym.rollout.record import read_trajectories
 from agentgym.trainers import origin, session
 
@@ -92,6 +93,15 @@ def test_two_fake_replicas_one_of_which_dies(
     assert not any(fakes[0].alive(i) for i in range(2))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 4
+
+
+@pytest.mark.slow
+def test_weights_that_never_arrive_stop_the_run(fakes: list[Supervisor], tmp_path: Path) -> None:
+    config = {**SMALL, "run": {"live": "off", "processes": 1, "dir": str(tmp_path / "run")}, "eval": {"tasks": 0}}
+    config["engine"] = {**SMALL["engine"], "replicas": 1, "server_args": ["--fault", "lose-updates"]}
+    with pytest.raises(RunError, match=r"version 0 of the weights did not arrive: SGLang server http://.*does not run"):
+        ag.train(config)
+    assert not fakes[0].alive(0)
 
 
 @pytest.mark.sglang

@@ -13,7 +13,8 @@ CPU_ARGUMENTS = (
     # an idle scheduler would else turn round and round, and take a core
     *("--mem-fraction-static", "0.8", "--enable-deterministic-inference", "--sleep-on-idle"),
 )
-"""With the seeds of requests: see `launcher.let_seeds_count`. The cache is bounded by --max-total-tokens, which must\nbe said."""
+"""With the seeds of requests: see `launcher.let_seeds_count`. The cache is bounded by --max-total-tokens, which
+must be said."""
 
 
 def cpu_command(python: str, threads: int, arguments: tuple[str, ...] = (), *, dtype: str = "float32") -> ServerCommand:

@@ -19,6 +19,7 @@ from agentgym.errors import ConfigError, EngineFault
 START_SECONDS = 900.0
 """A CPU under load takes five minutes; a large model's weights take theirs."""
 END_SECONDS = 3.0
+"""What a server has to end by itself."""
 TAIL = 12
 """Lines of its log that an error shows."""
 
@@ -91,11 +92,11 @@ class ServerProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGTERM)
 
-    def close(self) -> None:
-        """End it and all that it started; again does nothing."""
+    def close(self, grace: float = END_SECONDS) -> None:
+        """End it and all that it started, by force after `grace` seconds; again does nothing."""
         self.signal_end()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
+            self._process.wait(grace)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its children too, when it ended before them
         self._process.wait()

@@ -6,11 +6,12 @@ It knows no event loop, so that anything can hold one: a rollout worker, or an a
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agentgym.engines.sglang.process import START_SECONDS, ServerCommand, ServerProcess
+from agentgym.engines.sglang.process import END_SECONDS, START_SECONDS, ServerCommand, ServerProcess
 
 
 class Supervisor:
@@ -67,5 +68,6 @@ class Supervisor:
             self._closed = True
         for server in self.servers:
             server.signal_end()
+        deadline = time.monotonic() + END_SECONDS
         for server in self.servers:
-            server.close()
+            server.close(max(0.0, deadline - time.monotonic()))
