@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -194,7 +195,7 @@ async def run(options: Any, folder: Path) -> dict[str, Any]:
     finally:
         server.close()
     return {
-        "machine": machine(),
+        "machine": {**machine(), "load": round(os.getloadavg()[0], 1)},
         "versions": {**versions("torch", "transformers"), "sglang": "fake" if options.fake else release},
         "parameters": {"bytes": size, "bucket_mib": options.bucket_mib, "rounds": options.rounds},
         **results,
