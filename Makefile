@@ -57,8 +57,9 @@ validate: install  ## put every environment to the test: gold, cheap and hostile
 test-ray: install  ## on a Ray cluster of several nodes, on this machine
 	$(BIN)/python -m pytest -q -m ray --timeout=600 $(ARGS)
 
-test-sglang: install  ## against a real SGLang server
-	$(BIN)/python -m pytest -q -m sglang $(ARGS)
+test-sglang: install  ## against a real SGLang server on this CPU (builds its environment once, 3 GiB in the cache folder)
+	@python="$$($(BIN)/python requirements/sglang_cpu.py)" && \
+	  AGENTGYM_SGLANG_PYTHON="$$python" $(BIN)/python -m pytest -q -m sglang --timeout=900 $(ARGS)
 
 test-docker: install  ## every sandbox test, and the probes, on containers: an engine is started, or DOCKER_HOST is used
 	AGENTGYM_SANDBOX_BACKEND=docker $(BIN)/python tests/docker_engine.py sh -ec '\

@@ -11,6 +11,7 @@
     │   └── ToolError        a tool that cannot be registered as written
     └── EpisodeFault         an episode that could not be played or scored; recorded, never reward 0
         ├── EnvFault  ToolFault  SandboxFault  VerifierFault  EngineFault  TimeoutFault
+        │                                                     └── EngineGone   another replica may answer
 
 A model's own mistake (malformed call, wrong arguments, unknown tool) is none of these: it is an observation.
 """
@@ -91,6 +92,10 @@ class VerifierFault(EpisodeFault):
 
 class EngineFault(EpisodeFault):
     kind = "engine_error"
+
+
+class EngineGone(EngineFault):
+    """The engine itself is away (no connection, no answer): another replica may do what this one could not."""
 
 
 class TimeoutFault(EpisodeFault):

@@ -76,8 +76,8 @@ class ModelConfig(Section):
 
 
 class EngineConfig(Section):
-    kind: Literal["local", "scripted"] = "local"
-    """`local`: torch in this machine's rollout worker."""
+    kind: Literal["local", "sglang", "scripted"] = "local"
+    """`local`: torch in this machine's rollout worker; `sglang`: servers, started here or given by `urls`."""
     slots: int = Field(96, ge=1)
     """Sequences that the engine holds at once; fewer where memory has no room for the cache of so many."""
     max_context: int = Field(0, ge=0)
@@ -86,6 +86,26 @@ class EngineConfig(Section):
     """`cpu`, `cuda`, `cuda:1`; auto: a GPU where there is one."""
     threads: int = Field(1, ge=1)
     """Intra-op threads on a CPU."""
+    replicas: int = Field(1, ge=1)
+    """SGLang: servers to start, each with the whole model."""
+    gpus_each: int = Field(1, ge=1)
+    """SGLang: GPUs of one server, its weights sharded over them."""
+    urls: list[str] = Field(default_factory=list)
+    """SGLang: servers that run already, as http://HOST:PORT; none is started then."""
+    python: str = ""
+    """SGLang: the interpreter that has it; empty: AGENTGYM_SGLANG_PYTHON, this one, or the cache folder's."""
+    port: int = Field(0, ge=0, le=65535)
+    """SGLang: port of the first server, the others follow; 0: any that are free."""
+    sync: Literal["disk", "distributed", "tensor"] = "disk"
+    """SGLang: how new weights get there: a folder both see, a broadcast (gloo, NCCL), or a shared GPU's memory."""
+    bucket_mib: int = Field(256, ge=1)
+    """SGLang: MiB of weights under way at once, where they are not read from disk."""
+    pause: Literal["retract", "in_place", "abort"] = "retract"
+    """SGLang, for requests under way when weights change: caches computed anew, caches kept, or asked again."""
+    server_args: list[str] = Field(default_factory=list)
+    """SGLang: further arguments of the server, as ["--mem-fraction-static", "0.5"]."""
+    timeout: float = Field(300.0, gt=0)
+    """SGLang: seconds that one request may take."""
 
 
 class EndpointConfig(Section):
@@ -142,6 +162,10 @@ class RolloutConfig(Section):
     """Versions a trained token may be behind; 0: synchronous."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature in training."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Must be 1: see `top_k`."""
+    top_k: int = Field(0, ge=-1)
+    """Must be 0: a token's ratio between two policies means nothing where each has cut off a tail of its own."""
     max_turns: int = Field(0, ge=0)
     """Assistant messages an episode may have; 0: the env's own limit."""
     max_tokens: int = Field(512, ge=1)
@@ -161,6 +185,16 @@ class RolloutConfig(Section):
     """Share of unscored episodes, of the last `failure_window`, beyond which the run stops."""
     failure_window: int = Field(256, ge=1)
     """Episodes that `failure_budget` looks back over."""
+
+    @field_validator("top_p", "top_k")
+    @classmethod
+    def _whole_distribution(cls, given: float, info: ValidationInfo) -> float:
+        if given not in ((1.0,) if info.field_name == "top_p" else (0, -1)):
+            raise ValueError(
+                "training needs the whole distribution: the logprobs of a truncated one put half of the ratios outside "
+                "of the clip range; leave it out, and lower rollout.temperature instead"
+            )
+        return given
 
 
 class TrainerConfig(Section):

@@ -11,7 +11,7 @@ from agentgym.config import Config
 from agentgym.engines.size import context_of
 from agentgym.errors import ConfigError
 from agentgym.loading import users_code
-from agentgym.protocols import Credit, Reporter
+from agentgym.protocols import Credit, Reporter, WeightSync
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.make import load_tokenizer, make_renderer
@@ -48,7 +48,7 @@ from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
-from agentgym.trainers.weights.shared import SharedMemorySync
+from agentgym.trainers.weights.make import make_sync
 from agentgym.types import Trajectory
 
 SAVE_SECONDS = 60.0
@@ -73,7 +73,7 @@ class Session:
         self._checkpoint = checkpoints[-1] if checkpoints else None
         self._shown: list[Demonstration] | None = None
         self._rollouts: Rollouts | None = None
-        self._sync: SharedMemorySync | None = None
+        self._sync: WeightSync | None = None
         self._metrics = MetricsWriter(folder)
         self._make_env = env_factory(config)
         self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
@@ -343,9 +343,9 @@ class Session:
         keep = self.config.rollout.max_staleness + 1
         return GapProbe(self.learner, keep=keep) if size * (keep + 1) <= PROBE_BYTES else None
 
-    def _weight_sync(self) -> SharedMemorySync:
+    def _weight_sync(self) -> WeightSync:
         if self._sync is None:
-            self._sync = SharedMemorySync(dict(self.model.named_parameters()))
+            self._sync = make_sync(self.config, self.model, self._model_path, self.folder.path / "weights")
         return self._sync
 
     def _publish(self) -> None:

@@ -31,6 +31,10 @@ def make_engine(config: Config, model_path: str = "", *, version: int = 0, in_pr
     """
     path = model_path or config.model.path
     engine = config.engine
+    if engine.kind == "sglang":
+        from agentgym.engines.sglang.make import make_sglang
+
+        return make_sglang(config, path, version=version)
     if engine.kind != "local":
         raise ConfigError(f"engine.kind = {engine.kind!r} has no model; build a ScriptedEngine in your test instead")
     options: dict[str, Any] = {

@@ -17,7 +17,7 @@ from typing import Any
 
 from agentgym.config import Config, EnvConfig
 from agentgym.engines.endpoint import ChatEndpoint, is_endpoint
-from agentgym.errors import ConfigError
+from agentgym.errors import ConfigError, EngineFault, RunError
 from agentgym.protocols import Engine
 from agentgym.rollout.agent import Agent
 from agentgym.rollout.chat_agent import ChatAgent
@@ -82,7 +82,11 @@ class Worker:
             self._emit(WorkerFailed(traceback.format_exc()))
 
     async def update_weights(self, update: WeightUpdate) -> None:
-        await self.engine.update_weights(update)
+        """Raises `RunError` where the engine does not run what it was sent: a run on other weights is no run."""
+        try:
+            await self.engine.update_weights(update)
+        except EngineFault as e:
+            raise RunError(f"version {update.version} of the weights did not arrive: {e}") from None
 
     def stats(self) -> dict[str, float]:
         """Cumulative: CPU-seconds and peak memory of this process, its parts in seconds, and the engine's counters."""

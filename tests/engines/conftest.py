@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,9 +18,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from agentgym.engines.local import LocalEngine
 from agentgym.engines.process import ProcessEngine
+from agentgym.engines.sglang.commands import cpu_command
+from agentgym.engines.sglang.engine import SGLangEngine
+from agentgym.engines.sglang.interpreter import find_python
+from agentgym.engines.sglang.layout import read_layout
+from agentgym.engines.sglang.process import ServerCommand, ServerProcess
 from agentgym.protocols import Engine
 from agentgym.types import Completion, SamplingParams
 
+FAKE_SERVER = Path(__file__).parent / "sglang" / "fake_server.py"
 VOCAB, WINDOW, SLOTS, CONTEXT = 97, 8, 6, 64
 
 _SHAPE = {
@@ -54,6 +61,31 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
 }
 OUT_OF_PROCESS = ("qwen3",)  # a process costs seconds to start; the engine in it is the same
+
+# the promises of an engine that a server keeps too; the others are about slots and sessions, which are its own affair
+SERVED = {
+    "test_stop_ids_end_a_completion_and_are_part_of_it",
+    "test_a_stop_at_the_last_allowed_token_is_a_stop",
+    "test_the_arrays_have_the_types_of_the_contract",
+    "test_a_full_context_ends_with_length",
+    "test_a_prompt_without_room_yields_nothing",
+    "test_bad_ids_are_a_fault_that_harms_nobody_else",
+    "test_two_calls_of_one_session_at_once_are_both_right",
+    "test_a_cancelled_call_frees_its_slot",
+    "test_engines_outlive_an_event_loop",
+    "test_weights_that_do_not_fit_change_nothing",
+    "test_updates_that_say_too_little_are_refused",
+    "test_one_name_of_tied_weights_is_enough",
+    "test_weights_from_a_folder",
+    "test_logprobs_with_turns_joins_leaves_and_evictions",
+    "test_a_changed_past_is_computed_anew",
+    "test_greedy_is_argmax_at_temperature_one",
+    "test_logprobs_are_of_the_sampling_distribution",
+    "test_a_seed_samples_the_same_alone_and_in_a_crowd",
+}
+FAKE = pytest.param("fake", marks=pytest.mark.xdist_group("the fake SGLang server"))
+REAL = pytest.param("sglang", marks=[pytest.mark.sglang, pytest.mark.timeout(900)])
+CPU_ARGUMENTS = ("--max-total-tokens", "8192", "--skip-tokenizer-init", "--random-seed", "7")
 
 
 @cache
@@ -128,11 +160,15 @@ class Episode:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `family` and `mode` runs over all pairs; one that asks for `mode` alone, over both modes."""
+    served = [FAKE, REAL] if metafunc.function.__name__ in SERVED else []
     if "family" in metafunc.fixturenames:
-        pairs = [(f, "in-process") for f in FAMILIES] + [(f, "process") for f in OUT_OF_PROCESS]
-        metafunc.parametrize(("family", "mode"), pairs, ids=[f"{f}-{m}" for f, m in pairs])
+        pairs: list[Any] = [(f, "in-process") for f in FAMILIES] + [(f, "process") for f in OUT_OF_PROCESS]
+        pairs += [pytest.param("qwen3", param.values[0], marks=param.marks) for param in served]
+        metafunc.parametrize(("family", "mode"), pairs)
     elif "mode" in metafunc.fixturenames:
-        metafunc.parametrize("mode", ["in-process", "process"])
+        metafunc.parametrize("mode", ["in-process", "process", *served])
+    elif "server" in metafunc.fixturenames:
+        metafunc.parametrize("server", [FAKE, REAL], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -140,24 +176,69 @@ def given() -> SimpleNamespace:
     """The builders above (test files cannot import each other)."""
     return SimpleNamespace(
         Episode=Episode, all_logprobs=all_logprobs, build_model=build_model, gap=gap, new_engine=new_engine,
-        weights=weights, VOCAB=VOCAB, WINDOW=WINDOW, SLOTS=SLOTS, CONTEXT=CONTEXT,
+        weights=weights, serve=serve, served_engine=served_engine, VOCAB=VOCAB,
+        WINDOW=WINDOW, SLOTS=SLOTS, CONTEXT=CONTEXT,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Engine]]:
+def engine_of(
+    tmp_path_factory: pytest.TempPathFactory, served: Callable[[str], ServerProcess]
+) -> Iterator[Callable[..., Engine]]:
     """(family, mode) -> an engine of 6 slots and 64 tokens, shared by the tests; they leave weights 0 behind."""
     engines: dict[tuple[str, str], Engine] = {}
 
     def get(family: str, mode: str) -> Engine:
         key = (family, mode)
         if key not in engines:
-            engines[key] = new_engine(family, mode, tmp_path_factory.mktemp("model"))
+            engines[key] = (
+                served_engine(served(mode))
+                if mode in ("fake", "sglang")
+                else new_engine(family, mode, tmp_path_factory.mktemp("model"))
+            )
         return engines[key]
 
     yield get
     for engine in engines.values():
         asyncio.run(engine.aclose())
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ServerProcess]]:
+    """kind ("fake" or "sglang") -> a server on the qwen3 of weights 0, shared by the tests."""
+    servers: dict[str, ServerProcess] = {}
+
+    def get(kind: str) -> ServerProcess:
+        if kind not in servers:
+            servers[kind] = serve(kind, tmp_path_factory.mktemp("served"))
+        return servers[kind]
+
+    yield get
+    for server in servers.values():
+        server.close()
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, served: Callable[[str], ServerProcess]) -> ServerProcess:
+    """The fake server, and in another run of the test a real one."""
+    return served(request.param)
+
+
+def serve(kind: str, folder: Path, *arguments: str) -> ServerProcess:
+    """A server of its own on the qwen3 of weights 0, ready; close it."""
+    model = folder / "model"
+    build_model("qwen3").save_pretrained(model)
+    if kind == "fake":
+        command = ServerCommand(sys.executable, str(FAKE_SERVER), arguments, {"OMP_NUM_THREADS": "1"})
+    else:
+        command = cpu_command(find_python(), 1, (*CPU_ARGUMENTS, *arguments))
+    server = ServerProcess(command, str(model), folder / "server.log")
+    server.wait_ready()
+    return server
+
+
+def served_engine(server: ServerProcess, **options: Any) -> SGLangEngine:
+    return SGLangEngine(server.url, **{"layout": read_layout(server.model), "max_context": CONTEXT, **options})
 
 
 def new_engine(family: str, mode: str, folder: Path, **options: Any) -> Engine:

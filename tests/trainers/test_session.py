@@ -23,6 +23,7 @@ from agentgym.rollout.record import read_trajectories
 from agentgym.run_folder import RunFolder
 from agentgym.trainers import origin, session
 from agentgym.trainers.api import sft
+from agentgym.trainers.weights import make
 from agentgym.trainers.weights.shared import SharedMemorySync
 
 SMALL: dict[str, Any] = {
@@ -93,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     """One run in two processes."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "SharedMemorySync", Noted)
+        patch.setattr(make, "SharedMemorySync", Noted)
         summary = ag.train(SMALL, run__processes=2, run__dir=str(folder), reporter=Stopper())
     return folder, summary
 

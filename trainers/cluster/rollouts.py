@@ -61,7 +61,7 @@ class RayRollouts:
 
         rollout = spec.config.rollout
         room = self._cluster.room([_needs(rollout)] * rollout.workers)
-        baggage = self._ray.put(pack(spec))
+        self._baggage = self._ray.put(pack(spec))  # held: a worker that is made again unpacks it again
         for i in range(rollout.workers):
             actor = self._ray.remote(RolloutActor).options(
                 num_cpus=rollout.cpus_each,
@@ -70,7 +70,7 @@ class RayRollouts:
                 max_concurrency=10_000,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=i),
             )
-            member = _Member(actor.remote(baggage))
+            member = _Member(actor.remote(self._baggage))
             self._members.append(member)
             self._start(member)
 

@@ -1,0 +1,1 @@
+"""SGLang servers as engines: started and watched over, or given by URL. sglang itself is never imported here."""

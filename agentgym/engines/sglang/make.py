@@ -1,0 +1,99 @@
+"""The SGLang engines that a config asks for: servers started here, or found at their URLs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentgym.config import Config
+from agentgym.engines.replicas import ReplicatedEngine
+from agentgym.engines.sglang.commands import cpu_command, gpu_command
+from agentgym.engines.sglang.engine import SGLangEngine
+from agentgym.engines.sglang.interpreter import find_python
+from agentgym.engines.sglang.layout import read_layout
+from agentgym.engines.sglang.process import ServerCommand
+from agentgym.engines.sglang.supervisor import Supervisor
+from agentgym.errors import ConfigError, EngineFault
+
+TRUNCATING = ("--preferred-sampling-params",)
+
+
+def make_sglang(config: Config, model: str, *, version: int = 0) -> ReplicatedEngine:
+    """Start the servers, or ask those at `engine.urls`. Raises `ConfigError` for what is not there or does not start,
+    `ModelError` for a server with another model; then nothing is left running."""
+    engine = config.engine
+    if engine.urls:
+        return _attach(config, model, engine.urls, None, version)
+    logs = Path(config.run.dir) / "servers" if config.run.dir else Path(tempfile.mkdtemp(prefix="agentgym-servers-"))
+    try:
+        supervisor = Supervisor(server_commands(config), _whole(model), logs, port=engine.port)
+    except EngineFault as e:
+        raise ConfigError(f"engine.kind = 'sglang': {e}") from None
+    try:
+        return _attach(config, model, supervisor.urls, supervisor, version)
+    except BaseException:
+        supervisor.close()
+        raise
+
+
+def server_commands(config: Config) -> list[ServerCommand]:
+    """One command a replica. Raises `ConfigError` for more GPUs than there are, and for a Python without sglang."""
+    from agentgym.engines.make import pick_device
+
+    engine = config.engine
+    if refused := [a for a in engine.server_args if a.partition("=")[0] in TRUNCATING]:
+        raise ConfigError(f"engine.server_args: {refused[0]} would change what is sampled; training says it by request")
+    python = find_python(engine.python)
+    seed = ("--random-seed", str(config.run.seed), "--skip-tokenizer-init")
+    arguments = (*seed, *engine.server_args)
+    if pick_device(engine.device) == "cpu":
+        rows = min(engine.slots, config.rollout.concurrency)
+        room = ("--max-total-tokens", str(rows * (engine.max_context or 4096)))
+        command = cpu_command(python, engine.threads, (*room, *arguments), dtype=config.model.dtype)
+        return [command] * engine.replicas
+    import torch
+
+    each, wanted = engine.gpus_each, engine.replicas * engine.gpus_each
+    if wanted > torch.cuda.device_count():
+        raise ConfigError(
+            f"engine.replicas = {engine.replicas} times engine.gpus_each = {each} asks for {wanted} GPUs; torch sees "
+            f"{torch.cuda.device_count()}"
+        )
+    places = [tuple(range(i * each, (i + 1) * each)) for i in range(engine.replicas)]
+    return [gpu_command(python, gpus, arguments, dtype=config.model.dtype) for gpus in places]
+
+
+def _attach(
+    config: Config, model: str, urls: Sequence[str], supervisor: Supervisor | None, version: int
+) -> ReplicatedEngine:
+    layout = read_layout(model)
+    try:
+        engines = [
+            SGLangEngine(
+                url,
+                layout=layout,
+                version=version,
+                timeout=config.engine.timeout,
+                max_context=config.engine.max_context,
+                pause=config.engine.pause,
+                seed=config.run.seed + i,
+            )
+            for i, url in enumerate(urls)
+        ]
+    except EngineFault as e:
+        raise ConfigError(f"engine.urls: {e}") from None
+
+    async def revive(index: int) -> None:
+        import asyncio
+
+        if supervisor is not None and not (supervisor.alive(index) and await engines[index].healthy()):
+            await asyncio.to_thread(supervisor.restart, index)
+        await engines[index].reconnect(version)
+
+    return ReplicatedEngine(engines, revive=revive, closed=supervisor.close if supervisor else lambda: None)
+
+
+def _whole(model: str) -> str:
+    """A folder by its whole path: servers run elsewhere."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model

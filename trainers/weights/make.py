@@ -1,0 +1,40 @@
+"""The weight sync that a config asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from agentgym.config import Config
+from agentgym.errors import ConfigError
+from agentgym.protocols import WeightSync
+from agentgym.trainers.weights.proof import LearnerProof
+from agentgym.trainers.weights.shared import SharedMemorySync
+
+
+def make_sync(config: Config, model: Any, model_path: str, folder: Path) -> WeightSync:
+    """Of `model`'s parameters to the config's engine; `folder`: for what is written to disk.
+
+    Raises `ConfigError` for a way that this machine does not have.
+    """
+    engine = config.engine
+    if engine.kind != "sglang":
+        return SharedMemorySync(dict(model.named_parameters()))
+    prove = LearnerProof(model)
+    if engine.sync == "disk":
+        from agentgym.trainers.weights.disk import DiskSync
+
+        return DiskSync(folder.resolve(), model_path, prove)
+    bucket = engine.bucket_mib << 20
+    if engine.sync == "distributed":
+        from agentgym.trainers.weights.distributed import DistributedSync
+
+        return DistributedSync(bucket_bytes=bucket, prove=prove)
+    if not next(model.parameters()).is_cuda:
+        raise ConfigError(
+            "engine.sync = 'tensor' hands over a GPU's memory, and the learner is on the CPU (tensors shared between "
+            "CPU processes kill the server): use disk or distributed"
+        )
+    from agentgym.trainers.weights.tensor import TensorSync
+
+    return TensorSync(bucket_bytes=bucket, prove=prove)
