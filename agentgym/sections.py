@@ -111,6 +111,8 @@ class SandboxConfig(Section):
 
 
 class RolloutConfig(Section):
+    agent: str = ""
+    """`path.py:function`: a program of yours plays the episodes, over an endpoint; empty: our own agent."""
     groups: int = Field(16, ge=1)
     """Tasks a step."""
     group_size: int = Field(8, ge=2)

@@ -10,9 +10,7 @@ from typing import Any
 
 from agentgym.errors import EnvFault, UserError, boundary
 from agentgym.protocols import Env
-from agentgym.rollout.agent import Agent
-from agentgym.rollout.chat_agent import ChatAgent
-from agentgym.rollout.episode import Limits, Play, run_episode, unplayed
+from agentgym.rollout.episode import AnyAgent, Limits, Play, run_episode, unplayed
 from agentgym.rollout.group_score import score_group
 from agentgym.types import Group, GroupRequest, Trajectory
 
@@ -23,7 +21,7 @@ EnvFactory = Callable[[str], Env]
 class Collector:
     """Plays `GroupRequest`s under one bound on concurrent episodes."""
 
-    def __init__(self, agent: Agent | ChatAgent, make_env: EnvFactory, limits: Limits, *, concurrency: int = 64):
+    def __init__(self, agent: AnyAgent, make_env: EnvFactory, limits: Limits, *, concurrency: int = 64):
         self._agent = agent
         self._make_env = make_env
         self._limits = limits
