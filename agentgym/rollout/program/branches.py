@@ -34,7 +34,6 @@ class Place:
     """What the request adds to the turn it goes on from; the whole conversation where there is none."""
     follows: int | None
     """The turn it goes on from: `parent`, unless the template rewrote its past."""
-    cause: str
     tools: str
     digests: tuple[Digest, ...]
     prompt: list[int]
@@ -92,7 +91,7 @@ class Branches:
 
     def add(self, place: Place, completion: Completion, message: Message, sent: Mapping[str, Any]) -> Turn:
         """What was sampled there: `message` as it was parsed, `sent` as it goes out."""
-        number = len(self.turns)
+        number, cause = len(self.turns), self._why(place)
         calls = {row["id"]: call for row, call in zip(sent.get("tool_calls", ()), message.tool_calls, strict=True)}
         prompt: tuple[Message, ...] = ()
         if place.follows is None:
@@ -105,7 +104,7 @@ class Branches:
             self.observe(place.follows, place.added)
         else:
             prompt = place.added
-        turn = Turn(number, place.parent, place.context, completion, message, prompt=prompt, cause=place.cause)
+        turn = Turn(number, place.parent, place.context, completion, message, prompt=prompt, cause=cause)
         self.turns.append(turn)
         said = _canonical(Message.from_openai(sent))
         self._nodes.append(_Node(place.added, place.follows, place.session, said, calls))
@@ -113,8 +112,8 @@ class Branches:
         ends = _digest(place.digests[-1], said)
         self._found[place.tools, ends] = number
         self._seen.update((*place.digests, ends))
-        if place.cause:
-            kind = place.cause.partition(":")[0]
+        if cause:
+            kind = cause.partition(":")[0]
             self.causes[kind] = self.causes.get(kind, 0) + 1
         return turn
 
@@ -154,35 +153,38 @@ class Branches:
         history = self._history(found)
         node, turn = self._nodes[found], self.turns[found]
         rendered = self.renderer.extend(history, turn.completion.ids.tolist(), added, ask.tools)
-        cause = ""
-        if node.continued:
-            cause = f"repeated: turn {found} was gone on from before"
-        if rendered.rewritten:
-            cause = "template: it renders its past otherwise now"
         session = self._session() if node.taken else node.session
         node.taken = True
         parent = None if rendered.rewritten else found
         before = [] if parent is None else self._tokens(found)
         prompt = [*before, *rendered.ids.tolist()]
-        return Place(rendered.ids, parent, session, added, found, cause, tools, digests, prompt)
+        return Place(rendered.ids, parent, session, added, found, tools, digests, prompt)
 
     def _begin(self, ask: Ask, tools: str, digests: tuple[Digest, ...]) -> Place:
         messages = tuple(self._inward(ask.messages))
         ids = self.renderer.start(messages, ask.tools).ids
-        cause = self._why(ask, tools, digests) if self.turns else ""
-        return Place(ids, None, self._session(), messages, None, cause, tools, digests, ids.tolist())
+        return Place(ids, None, self._session(), messages, None, tools, digests, ids.tolist())
 
-    def _why(self, ask: Ask, tools: str, digests: tuple[Digest, ...]) -> str:
-        """Why a conversation does not go on from any before it."""
+    def _why(self, place: Place) -> str:
+        """Why a place begins a branch; empty where it simply goes on. Asked when its answer has come: of requests
+        under way at once the first to be answered is the one that goes on."""
+        if place.follows is not None:
+            if place.parent is None:
+                return "template: it renders its past otherwise now"
+            gone_on = self._nodes[place.follows].continued
+            return f"repeated: turn {place.follows} was gone on from before" if gone_on else ""
+        if not self.turns:
+            return ""
+        digests, messages = place.digests, place.added
         shared = next((i for i, digest in enumerate(digests) if digest not in self._seen), len(digests))
-        others = {digest for key, digest in self._found if key != tools}
+        others = {digest for key, digest in self._found if key != place.tools}
         if any(digest in others for digest in digests[:-1]):
             return "tools: they are not those that the conversation began with"
         if shared == len(digests):
             return "repeated: the same conversation was asked before"
-        if all(message.role == "system" for message in ask.messages[:shared]):
+        if all(message.role == "system" for message in messages[:shared]):
             return "other: another conversation"
-        return f"edited: message {shared} ({ask.messages[shared].role}) is not what stood there"
+        return f"edited: message {shared} ({messages[shared].role}) is not what stood there"
 
     def _inward(self, messages: Iterable[Message]) -> Iterable[Message]:
         """Messages of the wire with the ids and names that our own agent would have."""

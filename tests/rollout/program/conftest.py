@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 import agentgym as ag
@@ -17,7 +17,8 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.rollout.agent import Agent
 from agentgym.rollout.episode import Limits, Play, run_episode
 from agentgym.rollout.program.agent import ProgramAgent
-from agentgym.rollout.program.function import make_program
+from agentgym.rollout.program.function import Stage, make_program
+from agentgym.rollout.program.server import EndpointServer
 from agentgym.rollout.renderer import ChatRenderer
 from agentgym.trainers.tiny_model import build_tokenizer
 from agentgym.types import Message, Trajectory
@@ -75,24 +76,36 @@ def policy(renderer: ChatRenderer, *replies: str | Message, **options: Any) -> S
     return ScriptedEngine([tokens(reply) for reply in replies], **options)
 
 
-def play(
-    function: Callable[..., Any] | None, engine: Any, renderer: Any, env: Any = None, limits: Limits | None = None
-) -> Trajectory:
-    """One episode by a program, or by our own agent where it is None."""
+@dataclass
+class Theatre:
+    """One loop, endpoint and stage for the episodes of all tests."""
 
-    async def episode() -> Trajectory:
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
+    server: EndpointServer = field(default_factory=EndpointServer)
+    stage: Stage = field(default_factory=Stage)
+
+    def play(
+        self,
+        function: Callable[..., Any] | None,
+        engine: Any,
+        renderer: Any,
+        env: Any = None,
+        limits: Limits | None = None,
+    ) -> Trajectory:
+        """One episode by a program, or by our own agent where it is None."""
         agent: Any = Agent(engine, renderer, renderer.parser)
         if function is not None:
-            agent = ProgramAgent(engine, renderer, renderer.parser, make_program(function))
-        try:
-            begun = Play("0:nuts/3", "parts", {"index": 0}, seed=5)
-            (done,) = await run_episode(env or Parts(), agent, begun, limits or Limits(seconds=20))
-        finally:
-            if isinstance(agent, ProgramAgent):
-                await agent.aclose()
+            program = make_program(function)
+            agent = ProgramAgent(engine, renderer, renderer.parser, program, server=self.server, stage=self.stage)
+        begun = Play("0:nuts/3", "parts", {"index": 0}, seed=5)
+        episode = run_episode(env or Parts(), agent, begun, limits or Limits(seconds=20))
+        (done,) = self.runner.run(episode)
         return done
 
-    return asyncio.run(episode())
+    def close(self) -> None:
+        self.runner.run(self.server.aclose())
+        self.stage.close()
+        self.runner.close()
 
 
 class Wire:
@@ -100,7 +113,7 @@ class Wire:
 
     def __init__(self, base_url: str, api_key: str):
         self.http = httpx.AsyncClient(
-            base_url=base_url, headers={"authorization": f"Bearer {api_key}"}, trust_env=False, timeout=20
+            base_url=base_url, headers={"authorization": f"Bearer {api_key}"}, trust_env=False, verify=False, timeout=20
         )
 
     async def ask(self, messages: Sequence[Any], **more: Any) -> Any:
@@ -145,5 +158,9 @@ def showing_ids(renderer: ChatRenderer) -> ChatRenderer:
 
 
 @pytest.fixture(scope="session")
-def given() -> SimpleNamespace:
-    return SimpleNamespace(Parts=Parts, Wire=Wire, chain=chain, count=count, loop=loop, play=play, policy=policy, np=np)
+def given() -> Iterator[SimpleNamespace]:
+    theatre = Theatre()
+    yield SimpleNamespace(
+        Parts=Parts, Wire=Wire, chain=chain, loop=loop, play=theatre.play, policy=policy, server=theatre.server
+    )
+    theatre.close()
