@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,9 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "SEEN_TASKS", 32)
     monkeypatch.setattr(session, "draw_curve", lambda folder: None)
-    yield
 
 
 @pytest.fixture
