@@ -15,6 +15,7 @@ from agentgym.rollout.record import from_row, to_row
 from agentgym.rollout.renderer import ChatRenderer
 from agentgym.trainers.batch import build_rows
 from agentgym.trainers.credit.grpo import grpo
+from agentgym.trainers.step_metrics import group_metrics
 from agentgym.types import Group, Message, ToolCall, Trajectory
 
 CALL = Message("assistant", tool_calls=(ToolCall("call_0", "count", {"part": "nuts"}),))
@@ -106,6 +107,9 @@ def test_what_does_not_go_on_is_a_branch_that_says_why(
     # each conversation has a session of its own, and all of them are let go
     assert len({session for _, _, session in engine.calls}) == 1 + sum(map(bool, causes))
     assert sorted(engine.released) == sorted({session for _, _, session in engine.calls})
+    kinds = {cause.partition(":")[0] for cause in causes if cause}
+    told = group_metrics([Group("g", "nuts", "parts", (done,))])
+    assert {key: told[key] for key in told if key.startswith("branches/")} == {f"branches/{kind}": 1 for kind in kinds}
     # everything that was sampled is trained once, whatever the shape of the tree
     group = Group("g", "nuts", "parts", (done, done))
     rows = build_rows([group], [grpo(group)], version=0, max_staleness=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,8 +15,9 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.errors import EngineFault
+from agentgym.errors import ConfigError, EngineFault
 from agentgym.rollout.episode import Limits
+from agentgym.rollout.program.function import GIVEN, make_program
 from agentgym.rollout.record import from_row, to_row
 from agentgym.rollout.renderer import ChatRenderer
 from agentgym.types import Message, Outcome, StopReason, ToolCall
@@ -284,8 +286,10 @@ def test_a_program_that_gives_up_on_a_malformed_call_is_scored(given: Any, rende
 
 
 def test_what_a_program_may_ask_for_is_checked_before_anything_runs() -> None:
-    from agentgym.errors import ConfigError
-    from agentgym.rollout.program.function import make_program
-
     with pytest.raises(ConfigError, match="nothing to give for its parameter 'drawer'; it may ask for task, messages"):
         make_program(lambda task, drawer: "", "mine.py:agent")
+
+
+def test_the_page_names_all_that_a_program_may_ask_for() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "agents.md").read_text()
+    assert all(f"`{name}`" in page for name in GIVEN)

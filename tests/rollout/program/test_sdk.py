@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from agentgym.rollout.renderer import ChatRenderer
 from agentgym.types import Message, Outcome, ToolCall
 
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "agents.md"
 CALL = Message("assistant", "Let me see.", tool_calls=(ToolCall("call_0", "count", {"part": "nuts"}),))
 
 
@@ -70,6 +73,13 @@ def test_a_program_of_the_openai_sdk_plays_as_our_own_agent(given: Any, renderer
     assert done.error is None
     assert given.chain(done) == given.chain(own)
     assert (done.reward, done.outcome, done.messages) == (1.0, Outcome.correct, own.messages)
+
+
+def test_the_program_of_the_page_plays(given: Any, renderer: ChatRenderer) -> None:
+    pytest.importorskip("openai", reason="pip install openai")
+    found: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)[0], found)
+    assert given.play(found["agent"], given.policy(renderer, CALL, "7"), renderer).reward == 1.0
 
 
 def test_the_openai_sdk_reads_our_errors(given: Any, renderer: ChatRenderer) -> None:
