@@ -264,25 +264,28 @@ class ProgramConversation:
         if self._over.done():
             raise WireError(400, "this episode is over", code="episode_over")
         with self._working():
-            params = self._params(ask)
-            place = self._place(ask)
-            self._asked += 1
             try:
-                with boundary(EngineFault):
-                    prompt = place.prompt
-                    completion = await self.agent.engine.generate(prompt, params, session=place.session)
-            except EpisodeFault as fault:
+                with boundary(EngineFault, "endpoint"):
+                    return await self._complete(ask)
+            except EpisodeFault as fault:  # nothing that the program could do about
                 self._fail(fault)
-                raise WireError(500, f"{fault.kind}: {fault}", code="engine_error") from None
-            if not len(completion.ids):
-                self._cut = StopReason.context_overflow
-                raise WireError(
-                    400,
-                    f"this model's maximum context length is reached: the conversation has {len(prompt)} tokens",
-                    param="messages",
-                    code="context_length_exceeded",
-                )
-            return self._reply(ask, place, completion, params)
+                raise WireError(500, f"{fault.kind}: {fault}", code=fault.kind) from None
+
+    async def _complete(self, ask: Ask) -> Reply:
+        params = self._params(ask)
+        place = self._place(ask)
+        self._asked += 1
+        with boundary(EngineFault):
+            completion = await self.agent.engine.generate(place.prompt, params, session=place.session)
+        if not len(completion.ids):
+            self._cut = StopReason.context_overflow
+            raise WireError(
+                400,
+                f"this model's maximum context length is reached: the conversation has {len(place.prompt)} tokens",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return self._reply(ask, place, completion)
 
     def _params(self, ask: Ask) -> SamplingParams:
         limits, room = self._limits, self._limits.message_tokens
@@ -307,7 +310,7 @@ class ProgramConversation:
         finally:
             self.agent.seconds.render += thread_time() - began
 
-    def _reply(self, ask: Ask, place: Place, completion: Completion, params: SamplingParams) -> Reply:
+    def _reply(self, ask: Ask, place: Place, completion: Completion) -> Reply:
         began = thread_time()
         renderer = self.agent.renderer
         completion, text = stopped_at(renderer, completion, ask.stop)

@@ -93,6 +93,9 @@ class EndpointServer:
             await self._answer(scope, receive, send)
         except WireError as e:
             await _send(send, e.status, [e.body()])
+        except Exception as e:  # a defect of ours: clients are to be told in the form that they read
+            await _send(send, 500, [WireError(500, f"{type(e).__name__}: {e}").body()])
+            raise
 
     async def _answer(self, scope: ASGI, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"].rstrip("/")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agentgym.errors import AgentGymError
 from agentgym.types import Message, TextPart
 
 MODEL = "policy"
@@ -19,7 +20,7 @@ MODEL = "policy"
 CallRule = Literal["any", "one", "none"]
 
 
-class WireError(Exception):
+class WireError(AgentGymError):
     """A request that is not answered, as OpenAI's clients want to be told: `status` is HTTP's."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None):
@@ -77,6 +78,8 @@ def read_ask(data: bytes) -> Ask:
         raise WireError(400, f"the body is not valid JSON: {e}") from None
     if not isinstance(body, dict):
         raise WireError(400, "the body has to be a JSON object")
+    if b"\\u" in data and not _is_text(body):
+        raise WireError(400, "messages: half of a surrogate pair is no text", param="messages")
     _refuse(body)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -180,13 +183,23 @@ def _refuse(body: Mapping[str, Any]) -> None:
         raise WireError(400, "logprobs: they are recorded here and not handed out", param="logprobs")
 
 
+def _is_text(body: Mapping[str, Any]) -> bool:
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
 def _message(index: int, row: Any) -> Message:
     where = f"messages[{index}]"
     if not isinstance(row, Mapping):
         raise WireError(400, f"{where}: expected an object, got {type(row).__name__}", param=where)
     try:
         return read_message(row)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except KeyError as e:
+        raise WireError(400, f"{where}: {e} is missing", param=where) from None
+    except (ValueError, TypeError, AttributeError) as e:
         raise WireError(400, f"{where}.{e}", param=where) from None
 
 

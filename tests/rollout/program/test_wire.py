@@ -233,3 +233,28 @@ def test_no_body_breaks_the_reader(body: Any) -> None:
     for data in (body, {"messages": body}, said, called, {"messages": [USER], "tools": body}):
         with suppress(WireError):
             read_ask(json.dumps(data).encode())
+
+
+def test_a_defect_is_told_in_openais_form_and_leaves_the_episode_unscored(given: Any, renderer: ChatRenderer) -> None:
+    class Defective(ChatRenderer):
+        def start(self, messages: Any, tools: Any = ()) -> Any:
+            raise ZeroDivisionError("in the renderer")
+
+    told: list[Any] = []
+
+    async def program(base_url: str, api_key: str) -> None:
+        told.append(await given.Wire(base_url, api_key).fail([USER]))
+
+    done = given.play(program, given.policy(renderer, "7"), Defective(renderer.tokenizer))
+    assert done.error == "engine_error: endpoint: ZeroDivisionError: in the renderer"
+    if told:  # it may have been stopped before it read that
+        assert (told[0][0], told[0][1]["type"]) == (500, "server_error")
+
+
+@pytest.mark.parametrize(("letter", "status"), [(b"\\ud800", 400), (b"\\ud83d\\ude00", 200)])
+def test_half_a_letter_is_refused(given: Any, renderer: ChatRenderer, letter: bytes, status: int) -> None:
+    async def talk(wire: Any) -> int:
+        data = b'{"messages": [{"role": "user", "content": "' + letter + b'"}]}'
+        return int((await wire.http.post("chat/completions", content=data)).status_code)
+
+    assert ended(given, renderer, talk, "7") == status
