@@ -7,22 +7,19 @@ machinery, whichever comes first.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from numbers import Real
-from time import thread_time
 from typing import TYPE_CHECKING, Any
 
-from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ModelError, ProgramFault, boundary
+from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ProgramFault, boundary
 from agentgym.protocols import Env, Start, Step
 from agentgym.rollout.metered import metered
-from agentgym.rollout.program.branches import Branches, Place, stopped_at
+from agentgym.rollout.program.answering import Answering, Spent
 from agentgym.rollout.program.session import BlockingSession, EpisodeOver, Session
-from agentgym.rollout.program.wire import Ask, Reply, WireError, outward
-from agentgym.types import Completion, Message, Outcome, SamplingParams, StopReason, ToolCall, Turn
+from agentgym.rollout.program.wire import Ask, Reply, WireError
+from agentgym.types import Message, Outcome, StopReason, ToolCall, Turn
 
 if TYPE_CHECKING:
     from agentgym.rollout.episode import Limits, Play
@@ -40,13 +37,8 @@ class ProgramConversation:
         self.start = start
         self.session = session
         self.seed = 0
-        self.malformed = 0
-        """Answers with a call that cannot be read."""
-        self._branches = Branches(agent.renderer, session)
-        self._tag = hashlib.blake2b(session.encode(), digest_size=4).hexdigest()
-        self._asked = 0
-        self._cut: StopReason | None = None
-        """What was the matter with the latest answer, if the program cannot be blamed for giving up on it."""
+        self._answering = Answering(agent, session)
+        self._branches = self._answering.branches
         self._rated: dict[int, float] = {}
         self._inside: set[asyncio.Task[Any]] = set()
         """What works for the program in this loop."""
@@ -76,7 +68,7 @@ class ProgramConversation:
         """Branches by cause, and malformed answers."""
         causes = self._branches.causes
         named = {f"branches_{cause}": float(count) for cause, count in sorted(causes.items())}
-        return {"branches": float(sum(causes.values())), **named, "malformed": float(self.malformed)}
+        return {"branches": float(sum(causes.values())), **named, "malformed": float(self._answering.malformed)}
 
     def pay(self, reward: float) -> None:
         self._branches.pay(reward)
@@ -137,8 +129,10 @@ class ProgramConversation:
             raise ProgramFault("it was cancelled")
         error = work.exception()
         if error is not None:
-            if self._cut is not None and not isinstance(error, EpisodeOver):
-                return await self._finish(self._cut)  # it gave up on what the model said: that is for the model
+            if self._answering.cut is not None and not isinstance(error, EpisodeOver):
+                return await self._finish(
+                    self._answering.cut
+                )  # it gave up on what the model said: that is for the model
             if isinstance(error, ProgramFault):
                 raise error
             raise ProgramFault(self.agent.program.blame(error)) from error
@@ -152,7 +146,7 @@ class ProgramConversation:
         if value is None and not self._rated:
             last = self.turns[-1].message
             return await self._answer(last.text) if not last.tool_calls else await self._finish(StopReason.completed)
-        if isinstance(value, Mapping) and value and all(self._number(name) is not None for name in value):
+        if isinstance(value, Mapping) and value and all(self._answering.number(name) is not None for name in value):
             for name, reward in value.items():
                 self.rate(reward, name)
             value = None
@@ -216,15 +210,10 @@ class ProgramConversation:
 
     def rate(self, value: float, completion_id: str | None = None) -> None:
         """Reward one completion; raises `ValueError` for an id that was not given out, or no finite number."""
-        number = len(self.turns) - 1 if completion_id is None else self._number(completion_id)
+        number = len(self.turns) - 1 if completion_id is None else self._answering.number(completion_id)
         if number is None or number < 0:
             raise ValueError(f"no completion {completion_id!r} in this episode" if completion_id else "no completion")
         self._rated[number] = self._rated.get(number, 0.0) + _number(value)
-
-    def _number(self, completion_id: Any) -> int | None:
-        tag, _, number = str(completion_id).rpartition("-")
-        known = tag == f"chatcmpl-{self._tag}" and number.isdigit() and int(number) < len(self.turns)
-        return int(number) if known else None
 
     async def step(self, message: Message) -> list[dict[str, Any]]:
         """The env's answer to an assistant message. Raises `EpisodeOver` where that ends the episode."""
@@ -266,69 +255,12 @@ class ProgramConversation:
         with self._working():
             try:
                 with boundary(EngineFault, "endpoint"):
-                    return await self._complete(ask)
+                    return await self._answering.complete(ask, self._play, self._limits)
+            except Spent as spent:
+                raise self._spent(spent.reason) from None
             except EpisodeFault as fault:  # nothing that the program could do about
                 self._fail(fault)
                 raise WireError(500, f"{fault.kind}: {fault}", code=fault.kind) from None
-
-    async def _complete(self, ask: Ask) -> Reply:
-        params = self._params(ask)
-        place = self._place(ask)
-        self._asked += 1
-        with boundary(EngineFault):
-            completion = await self.agent.engine.generate(place.prompt, params, session=place.session)
-        if not len(completion.ids):
-            self._cut = StopReason.context_overflow
-            raise WireError(
-                400,
-                f"this model's maximum context length is reached: the conversation has {len(place.prompt)} tokens",
-                param="messages",
-                code="context_length_exceeded",
-            )
-        return self._reply(ask, place, completion)
-
-    def _params(self, ask: Ask) -> SamplingParams:
-        limits, room = self._limits, self._limits.message_tokens
-        if limits.turns and len(self.turns) >= limits.turns:
-            raise self._spent(StopReason.max_turns)
-        if limits.episode_tokens:
-            room = min(room, limits.episode_tokens - sum(turn.completion.tokens for turn in self.turns))
-            if room <= 0:
-                raise self._spent(StopReason.max_tokens)
-        if ask.max_tokens is not None:
-            room = min(room, ask.max_tokens)
-        # one seed a request, as our own agent has one a turn
-        seed = (self._play.seed * 1_000_003 + self._asked) & 0x7FFFFFFF
-        return SamplingParams(room, self._play.temperature, self.agent.stop_ids, seed)
-
-    def _place(self, ask: Ask) -> Place:
-        began = thread_time()
-        try:
-            return self._branches.place(ask)
-        except ModelError as e:
-            raise WireError(400, str(e), param="messages") from None
-        finally:
-            self.agent.seconds.render += thread_time() - began
-
-    def _reply(self, ask: Ask, place: Place, completion: Completion) -> Reply:
-        began = thread_time()
-        renderer = self.agent.renderer
-        completion, text = stopped_at(renderer, completion, ask.stop)
-        parsed = self.agent.parser.parse(text, ask.tools)
-        message = parsed.message()
-        if ask.calls == "none" and message.tool_calls:
-            message = replace(message, content=text, tool_calls=())
-        elif ask.calls == "one":
-            message = replace(message, tool_calls=message.tool_calls[:1])
-        self.agent.seconds.parse += thread_time() - began
-        sent = outward(message, self._branches.call_ids(self._tag, message), text)
-        bad = any(call.error is not None for call in message.tool_calls)
-        self.malformed += bad
-        cut = completion.finish_reason == "length"
-        self._cut = StopReason.max_tokens if cut else StopReason.parse_error if bad else None
-        turn = self._branches.add(place, completion, message, sent)
-        reason = "length" if cut else "tool_calls" if message.tool_calls else "stop"
-        return Reply(f"chatcmpl-{self._tag}-{turn.id}", ask.model, sent, reason, len(place.prompt), len(completion.ids))
 
     # -- its end ---------------------------------------------------------------------------------------------------
 
