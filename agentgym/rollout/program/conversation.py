@@ -130,9 +130,7 @@ class ProgramConversation:
         error = work.exception()
         if error is not None:
             if self._answering.cut is not None and not isinstance(error, EpisodeOver):
-                return await self._finish(
-                    self._answering.cut
-                )  # it gave up on what the model said: that is for the model
+                return await self._finish(self._answering.cut)  # what it gave up on is the model's doing
             if isinstance(error, ProgramFault):
                 raise error
             raise ProgramFault(self.agent.program.blame(error)) from error
@@ -147,8 +145,11 @@ class ProgramConversation:
             last = self.turns[-1].message
             return await self._answer(last.text) if not last.tool_calls else await self._finish(StopReason.completed)
         if isinstance(value, Mapping) and value and all(self._answering.number(name) is not None for name in value):
-            for name, reward in value.items():
-                self.rate(reward, name)
+            try:
+                for name, reward in value.items():
+                    self.rate(reward, name)
+            except (TypeError, ValueError) as e:
+                raise ProgramFault(f"it returned {e} as a completion's reward; expected a number") from None
             value = None
         return await self._own_reward(value)
 
@@ -197,8 +198,9 @@ class ProgramConversation:
     async def stop(self, reason: StopReason) -> Step:
         """The end from outside, after `run` was cancelled: how it ended, if it had, or the env's verdict now."""
         if self._over.done() and isinstance(end := self._over.result(), Step):
-            return end
-        step = await self._finish(reason)
+            step = end
+        else:
+            step = await self._finish(reason)
         self._pay_rated()
         return step
 

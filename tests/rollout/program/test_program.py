@@ -166,6 +166,8 @@ def test_what_a_program_returns_is_its_reward_or_its_answer(
         ([1], "it returned list ([1])"),
         ({"a": "b"}, "it returned str"),
         ({}, "empty dict"),
+        (lambda session, ids: {ids[0]: float("inf")}, "it returned inf as a completion's reward"),
+        (lambda session, ids: {ids[0]: "good"}, "it returned str ('good') as a completion's reward"),
         (lambda session, ids: session.reward(1, "chatcmpl-nobody"), "no completion 'chatcmpl-nobody'"),
     ],
 )
