@@ -43,6 +43,9 @@ app.add_typer(sandbox_app)
 EnvOption = Annotated[str | None, typer.Option("--env", help="Environment: an id, or [bold]path.py:name[/].")]
 DataOption = Annotated[str | None, typer.Option("--data", help="JSONL file of tasks, or a Hugging Face data set's id.")]
 RewardOption = Annotated[str | None, typer.Option("--reward", help="Reward function, as path.py:function.")]
+AgentOption = Annotated[
+    str | None, typer.Option("--agent", help="A program of yours as the agent: path.py:function (docs/agents.md).")
+]
 ToolsOption = Annotated[str | None, typer.Option("--tools", help="Tools, as path.py:a,b or built-in names.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 RecipeArgument = Annotated[str | None, typer.Argument(help="A built-in recipe (store, ...) or a TOML file.")]
@@ -108,6 +111,7 @@ def train(
     data: DataOption = None,
     reward: RewardOption = None,
     tools: ToolsOption = None,
+    agent: AgentOption = None,
     model: Annotated[str | None, typer.Option("--model", help="Model folder or id; none: a tiny one is built.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Learner steps.")] = None,
     seed: SeedOption = None,
@@ -121,13 +125,15 @@ def train(
     agentgym train                             # a tiny agent, from nothing
     agentgym train --env mine.py:MyEnv         # your environment
     agentgym train --data tasks.jsonl --reward mine.py:score --tools mine.py:a,b
+    agentgym train --agent mine.py:program     # your own agent, over an OpenAI-compatible endpoint
     agentgym train gsm8k --model DIR --data train.jsonl --rollout.group_size=16
     agentgym train --resume runs/store-v0-20260801-120000
 
     Every setting is an option of the form --section.key=value; --help-config lists them with their values.
     """
     given = env_keys(recipe is None, env, data, reward, tools)
-    given |= {"model.path": model, "trainer.steps": steps, "run.seed": seed, "cluster.kind": cluster}
+    given |= {"rollout.agent": agent, "model.path": model, "trainer.steps": steps, "run.seed": seed}
+    given |= {"cluster.kind": cluster}
     overrides = [*shorthand(given), *context.obj]
     if resume is None:
         config = load_config(recipe_for(recipe, overrides), overrides)
@@ -159,8 +165,11 @@ def _train(config: Config, resume: str | None) -> None:
 
 def check_envs(config: Config) -> None:
     """Make each env once, so that a mistake is told before a run folder is made and libraries are loaded."""
+    from agentgym.rollout.program.function import load_program
     from agentgym.rollout.worker import env_factory
 
+    if config.rollout.agent:
+        load_program(config.rollout.agent)
     for spec in config.all_envs:
         env_factory(config)(spec.label)
 
@@ -218,6 +227,7 @@ def evaluate(
     data: DataOption = None,
     reward: RewardOption = None,
     tools: ToolsOption = None,
+    agent: AgentOption = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the episodes.")] = None,
     recipe: RecipeOption = None,
     endpoint_model: Annotated[str | None, typer.Option("--endpoint-model", help="Name of the model at a URL.")] = None,

@@ -10,7 +10,7 @@
     │   ├── EvaluationError  an evaluation of which nothing could be scored
     │   └── ToolError        a tool that cannot be registered as written
     └── EpisodeFault         an episode that could not be played or scored; recorded, never reward 0
-        ├── EnvFault  ToolFault  SandboxFault  VerifierFault  EngineFault  TimeoutFault
+        ├── EnvFault  ToolFault  SandboxFault  VerifierFault  EngineFault  TimeoutFault  ProgramFault
         │                                                     └── EngineGone   another replica may answer
 
 A model's own mistake (malformed call, wrong arguments, unknown tool) is none of these: it is an observation.
@@ -100,6 +100,12 @@ class EngineGone(EngineFault):
 
 class TimeoutFault(EpisodeFault):
     kind = "timeout"
+
+
+class ProgramFault(EpisodeFault):
+    """Of the user's own agent (`rollout.agent`)."""
+
+    kind = "program_error"
 
 
 class boundary:  # noqa: N801 - it reads as a statement

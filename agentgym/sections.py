@@ -142,6 +142,8 @@ class ClusterConfig(Section):
 
 
 class RolloutConfig(Section):
+    agent: str = ""
+    """`path.py:function`: a program of yours plays the episodes, over an endpoint; empty: our own agent."""
     workers: int = Field(1, ge=1)
     """Rollout workers; more than one takes a cluster."""
     cpus_each: float = Field(1.0, gt=0)

@@ -252,6 +252,8 @@ class Turn:
 
     `parent` is the id of the turn whose tokens this one continues. None starts a branch: then `context_ids` holds the
     whole rendered conversation. `message` is the parsed completion, `observations` what the env answered to it.
+    Where a program of the user's has branched its conversation, `cause` says why (`edited: ...`, as in
+    `rollout.program.branches`) and `prompt` holds the messages that came before this turn and after no other.
     """
 
     id: int
@@ -262,6 +264,8 @@ class Turn:
     observations: tuple[Message, ...] = ()
     reward: float = 0.0
     agent_id: str = "agent"
+    prompt: tuple[Message, ...] = ()
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +296,8 @@ class Trajectory:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The conversation along the last branch."""
+        """The conversation: the prompt, then each turn's message and what followed it. What a branch was told beside
+        that is in its first turn's `prompt`."""
         chain: list[Message] = []
         for turn in self.turns:
             chain += [turn.message, *turn.observations]

@@ -22,6 +22,7 @@ from agentgym.run_folder import RunFolder
 
 SUMMARY = {"wall_s": 61.0, "before": {"sampled": 0.25, "by_kind": {"calc": 0.5}}, "trajectories": 512}
 SUMMARY |= {"after": {"sampled": 0.9, "greedy": 0.95, "by_kind": {"calc": 1.0}}, "unscored": 0}
+AGENT = Path(__file__).resolve().parent.parent / "examples" / "04_existing_agent.py"
 
 
 def run(*arguments: str) -> int:
@@ -59,6 +60,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Confi
         (("--model=dir/x",), {"model.path": "dir/x"}),
         (("--trainer.steps", "2", "store", "--rollout.groups=4"), {"trainer.steps": 2, "rollout.groups": 4}),
         (("--run.dir", "there"), {"run.dir": "there"}),
+        (("--agent", f"{AGENT}:agent"), {"rollout.agent": f"{AGENT}:agent", "env.id": "agentgym/Store-v0"}),
     ],
 )
 def test_train_hands_on_its_arguments(

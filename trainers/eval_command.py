@@ -48,6 +48,7 @@ class Options:
     data: str | None = None
     reward: str | None = None
     tools: str | None = None
+    agent: str | None = None
     seed: int | None = None
     recipe: str | None = None
     endpoint_model: str | None = None
@@ -127,7 +128,7 @@ def _resume(given: Options) -> int:
     from agentgym.trainers import api
 
     assert given.resume is not None
-    told = [*given.models, *given.envs, *given.overrides, *([given.suite] if given.suite else [])]
+    told = [*given.models, *given.envs, *given.overrides, *filter(None, (given.suite, given.agent))]
     if told:
         raise ConfigError(f"--resume goes on with the evaluation's own settings: leave out {', '.join(told)}")
     plan = EvalFolder.open(given.resume).plan
@@ -220,7 +221,7 @@ def choose(model: str, given: Options) -> tuple[Suite | None, Config, Sequence[E
         if len(run_config.envs) > 1:  # a run on several: all of them
             return None, run_config, run_config.envs
     env = given.envs[0] if given.envs else None
-    overrides = [*given.overrides, *_endpoint(given)]
+    overrides = [*given.overrides, *_typed(given)]
     config = settings(model, given.recipe, env, given.data, given.reward, given.tools, overrides)
     return None, config, [config.env]
 
@@ -228,7 +229,7 @@ def choose(model: str, given: Options) -> tuple[Suite | None, Config, Sequence[E
 def _config(model: str, given: Options) -> Config:
     """A run's own configuration, a recipe's, or the defaults, with what was typed."""
     base = given.recipe or _own_settings(model)
-    return load_config(base, [*given.overrides, *_endpoint(given)])
+    return load_config(base, [*given.overrides, *_typed(given)])
 
 
 def _own_settings(model: str) -> Path | None:
@@ -236,8 +237,10 @@ def _own_settings(model: str) -> Path | None:
     return own if own.is_file() else None
 
 
-def _endpoint(given: Options) -> list[str]:
-    return [f"endpoint.model={json.dumps(given.endpoint_model)}"] if given.endpoint_model else []
+def _typed(given: Options) -> list[str]:
+    """Options that are configuration."""
+    keys = {"endpoint.model": given.endpoint_model, "rollout.agent": given.agent}
+    return [f"{key}={json.dumps(value)}" for key, value in keys.items() if value]
 
 
 def read_ks(text: str | None) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, Any]:
         "unscored": sum(t.outcome is Outcome.unscored for t in trajectories),
         **_faults(trajectories),
         "rewrites": sum(t.metrics.get("rewrites", 0) for t in trajectories),
+        **_branches(trajectories),
         "tool/calls": calls,
         "tool/failure": errors / calls if calls else 0.0,
         **{f"stop_reason/{reason}": count / len(trajectories) for reason, count in sorted(stops.items())},
@@ -61,6 +62,15 @@ def _component_means(groups: Sequence[Group]) -> dict[str, float]:
             for name, value in trajectory.components.items():
                 values.setdefault(f"component/{name}", []).append(value)
     return {name: _mean(found) or 0.0 for name, found in sorted(values.items())}
+
+
+def _branches(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """How often programs (`rollout.agent`) branched their conversations, by cause; nothing for our own agent."""
+    counts: Counter[str] = Counter()
+    for trajectory in trajectories:
+        named = {name: int(n) for name, n in trajectory.metrics.items() if name.partition("_")[0] == "branches"}
+        counts.update({name.replace("_", "/"): n for name, n in named.items()})
+    return {name: float(count) for name, count in sorted(counts.items())}
 
 
 def _by_env(groups: Sequence[Group]) -> dict[str, float | None]:

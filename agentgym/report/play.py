@@ -19,6 +19,7 @@ from agentgym.protocols import Env, Policy, Start, Step
 from agentgym.report.progress import figure
 from agentgym.report.transcript import call_text, print_end, print_message, verdict
 from agentgym.rollout.episode import Play, run_episode
+from agentgym.rollout.program.agent import ProgramAgent
 from agentgym.rollout.worker import WorkerSpec, build_agent, env_factory, limits_of
 from agentgym.types import Message, StopReason, Task, ToolCall
 
@@ -87,6 +88,8 @@ async def _play_episodes(
         print_end(console, f"unscored: {fault.kind}: {fault}", good=False)
     finally:
         await env.aclose()
+        if isinstance(agent, ProgramAgent):
+            await agent.aclose()
         if agent is not None:
             await agent.engine.aclose()
 

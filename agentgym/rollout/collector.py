@@ -12,9 +12,7 @@ from typing import Any
 
 from agentgym.errors import EnvFault, UserError, boundary
 from agentgym.protocols import Env
-from agentgym.rollout.agent import Agent
-from agentgym.rollout.chat_agent import ChatAgent
-from agentgym.rollout.episode import Limits, Play, run_episode, unplayed
+from agentgym.rollout.episode import AnyAgent, Limits, Play, run_episode, unplayed
 from agentgym.rollout.group_score import score_group
 from agentgym.types import Group, GroupRequest, Trajectory
 
@@ -30,7 +28,7 @@ class Collector:
 
     def __init__(
         self,
-        agent: Agent | ChatAgent,
+        agent: AnyAgent,
         make_env: EnvFactory,
         limits: Limits,
         *,

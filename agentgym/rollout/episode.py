@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeAlias
 
-from agentgym.errors import EngineFault, EnvFault, EpisodeFault, boundary
+from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ProgramFault, boundary
 from agentgym.protocols import Env, Step
 from agentgym.rollout.agent import Agent, Conversation
 from agentgym.rollout.chat_agent import ChatAgent, ChatConversation
 from agentgym.rollout.metered import metered
+from agentgym.rollout.program.agent import ProgramAgent
+from agentgym.rollout.program.conversation import ProgramConversation
 from agentgym.types import Completion, Outcome, SamplingParams, StopReason, Task, Trajectory
 
-Talk: TypeAlias = Conversation | ChatConversation
+AnyAgent: TypeAlias = Agent | ChatAgent | ProgramAgent
+Dialogue: TypeAlias = Conversation | ChatConversation
+"""Agent and env speak in turns."""
+Talk: TypeAlias = Dialogue | ProgramConversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Play:
     episode: int = 0
 
 
-async def run_episode(env: Env, agent: Agent | ChatAgent, play: Play, limits: Limits) -> tuple[Trajectory, ...]:
+async def run_episode(env: Env, agent: AnyAgent, play: Play, limits: Limits) -> tuple[Trajectory, ...]:
     """Play one episode. A fault of env, tool, verifier or engine yields an unscored trajectory that says why."""
     began = perf_counter()
     talk: Talk | None = None
@@ -50,7 +55,10 @@ async def run_episode(env: Env, agent: Agent | ChatAgent, play: Play, limits: Li
             with boundary(EnvFault, "reset"):
                 start = await metered(env.areset(seed=play.seed, options=play.options), agent.seconds.spend_env)
             task, talk = start.task, agent.converse(start, play.id)
-            end = await _converse(env, talk, play, limits)
+            if isinstance(talk, ProgramConversation):
+                end = await talk.run(env, play, limits)
+            else:
+                end = await _converse(env, talk, play, limits)
     except TimeoutError:
         if deadline.expired():
             end, error = await _time_out(env, talk)
@@ -64,7 +72,7 @@ async def run_episode(env: Env, agent: Agent | ChatAgent, play: Play, limits: Li
     return (_trajectory(play, task, talk, end, error, perf_counter() - began),)
 
 
-async def _converse(env: Env, talk: Talk, play: Play, limits: Limits) -> Step:
+async def _converse(env: Env, talk: Dialogue, play: Play, limits: Limits) -> Step:
     """The loop itself: the agent speaks, the env answers, until one of them or a limit ends it."""
     sampled = 0
     while True:
@@ -83,7 +91,7 @@ async def _converse(env: Env, talk: Talk, play: Play, limits: Limits) -> Step:
             return await _finish(env, talk, reason)
 
 
-def _params(play: Play, talk: Talk, limits: Limits, sampled: int) -> SamplingParams:
+def _params(play: Play, talk: Dialogue, limits: Limits, sampled: int) -> SamplingParams:
     room = limits.message_tokens
     if limits.episode_tokens:
         room = min(room, limits.episode_tokens - sampled)
@@ -99,7 +107,7 @@ def _cut(completion: Completion, params: SamplingParams) -> StopReason | None:
     return StopReason.max_tokens if completion.tokens >= params.max_tokens else StopReason.context_overflow
 
 
-def _spent(talk: Talk, limits: Limits, sampled: int) -> StopReason | None:
+def _spent(talk: Dialogue, limits: Limits, sampled: int) -> StopReason | None:
     if limits.turns and len(talk.turns) >= limits.turns:
         return StopReason.max_turns
     if limits.episode_tokens and sampled >= limits.episode_tokens:
@@ -107,11 +115,12 @@ def _spent(talk: Talk, limits: Limits, sampled: int) -> StopReason | None:
     return None
 
 
-async def _finish(env: Env, talk: Talk | None, reason: StopReason) -> Step:
+async def _finish(env: Env, talk: Talk, reason: StopReason) -> Step:
+    if isinstance(talk, ProgramConversation):
+        return await talk.stop(reason)
     with boundary(EnvFault, "finish"):
         end = await env.finish(reason)
-    if talk is not None:
-        talk.pay(end.reward)
+    talk.pay(end.reward)
     return end
 
 
@@ -119,7 +128,8 @@ async def _time_out(env: Env, talk: Talk | None) -> tuple[Step, str | None]:
     if talk is None:
         return Step(stop_reason=StopReason.fault), "timeout: the env did not reset in time"
     if talk.awaiting:  # somebody else's machine did not answer: that is no failure of the model
-        return Step(stop_reason=StopReason.fault), f"{EngineFault.kind}: {talk.awaiting}"
+        blamed = ProgramFault if isinstance(talk, ProgramConversation) else EngineFault
+        return Step(stop_reason=StopReason.fault), f"{blamed.kind}: {talk.awaiting}"
     try:
         return await _finish(env, talk, StopReason.timeout), None
     except EpisodeFault as fault:
@@ -134,6 +144,7 @@ def unplayed(play: Play, error: str) -> Trajectory:
 def _trajectory(play: Play, task: Task, talk: Talk | None, end: Step, error: str | None, wall: float) -> Trajectory:
     turns = tuple(talk.turns) if talk else ()
     scored = error is None and end.outcome is not Outcome.unscored
+    own = talk.metrics if isinstance(talk, ProgramConversation) else {}
     return Trajectory(
         id=play.id,
         task_id=task.id,
@@ -148,7 +159,7 @@ def _trajectory(play: Play, task: Task, talk: Talk | None, end: Step, error: str
         episode=play.episode,
         seed=play.seed,
         tags=end.tags,
-        metrics={**end.metrics, "turns": len(turns), "rewrites": talk.rewrites if talk else 0},
+        metrics={**end.metrics, "turns": len(turns), "rewrites": talk.rewrites if talk else 0, **own},
         seconds={"wall": wall},
         error=error if error or scored else "the env ended the episode without scoring it",
     )

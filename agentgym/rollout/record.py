@@ -7,7 +7,8 @@ A row holds enough to recompute every figure of a run:
     turns           one a sampled message: id, parent, agent_id, reward, finish_reason, how many `observations` (the
                     messages that follow it) the env answered, and its tokens: `context_ids` were added and are never
                     trained (mask 0), `ids` were sampled (mask 1), with `logprobs` and policy `versions` one a token;
-                    where an endpoint sampled there are none, but their number, `tokens`, if it said so
+                    where an endpoint sampled there are none, but their number, `tokens`, if it said so;
+                    `cause` and `prompt` (messages) where a program branched its conversation
     reward components outcome stop_reason error    how it ended
     tags metrics seconds                           what else is known of it
 
@@ -132,7 +133,11 @@ def _object(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _turn_out(turn: Turn) -> dict[str, Any]:
     completion = turn.completion
-    counted = {} if completion.count is None else {"tokens": completion.count}
+    more: dict[str, Any] = {} if completion.count is None else {"tokens": completion.count}
+    if turn.cause:
+        more["cause"] = turn.cause
+    if turn.prompt:
+        more["prompt"] = [message.to_openai() for message in turn.prompt]
     return {
         "id": turn.id,
         "parent": turn.parent,
@@ -144,7 +149,7 @@ def _turn_out(turn: Turn) -> dict[str, Any]:
         "ids": completion.ids.tolist(),
         "logprobs": completion.logprobs.tolist(),
         "versions": completion.versions.tolist(),
-        **counted,
+        **more,
     }
 
 
@@ -171,6 +176,8 @@ def _turn_in(index: int, row: Any, messages: Sequence[Message], position: int) -
         observations=tuple(messages[position + 1 : end]),
         reward=row.get("reward", 0.0),
         agent_id=row.get("agent_id") or "agent",
+        prompt=tuple(_message_in(i, message) for i, message in enumerate(row.get("prompt") or ())),
+        cause=row.get("cause") or "",
     )
     return turn, end
 

@@ -22,7 +22,9 @@ from agentgym.protocols import Engine
 from agentgym.rollout.agent import Agent
 from agentgym.rollout.chat_agent import ChatAgent
 from agentgym.rollout.collector import Collector
-from agentgym.rollout.episode import Limits
+from agentgym.rollout.episode import AnyAgent, Limits
+from agentgym.rollout.program.agent import ProgramAgent
+from agentgym.rollout.program.function import load_program
 from agentgym.types import Group, GroupRequest, WeightUpdate
 
 
@@ -53,7 +55,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         engine, agent = build_agent(spec)
         self.engine: Engine | ChatEndpoint = engine
-        self.agent: Agent | ChatAgent = agent
+        self.agent: AnyAgent = agent
         # an episode without a slot of its own would lose its cache every turn
         room = min(spec.config.rollout.concurrency, getattr(self.engine, "slots", spec.config.rollout.concurrency))
         self._collector = Collector(
@@ -106,18 +108,25 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._collector.aclose()
+        if isinstance(self.agent, ProgramAgent):
+            await self.agent.aclose()
         await self.engine.aclose()
 
 
-def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent] | tuple[ChatEndpoint, ChatAgent]:
+def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent | ProgramAgent] | tuple[ChatEndpoint, ChatAgent]:
     """The engine on the spec's model folder, or the endpoint at its URL, and the agent that talks to it."""
+    program = load_program(spec.config.rollout.agent) if spec.config.rollout.agent else None
     if is_endpoint(spec.model_path):
+        if program is not None:
+            raise ConfigError("rollout.agent needs the model itself, a folder or a run: an endpoint has no token ids")
         return _chat_agent(spec)
     from agentgym.engines.make import make_engine
     from agentgym.rollout.make import make_parser, make_renderer
 
     engine = make_engine(spec.config, spec.model_path, version=spec.version)
     renderer = make_renderer(spec.model_path, spec.config)
+    if program is not None:
+        return engine, ProgramAgent(engine, renderer, make_parser(renderer), program)
     return engine, Agent(engine, renderer, make_parser(renderer))
 
 

@@ -1,0 +1,100 @@
+"""Training a program: through the worker's process, with weights that change in mid-run, and out again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentgym as ag
+from agentgym.config import load_config
+from agentgym.errors import ConfigError
+from agentgym.rollout.record import read_trajectories
+from agentgym.rollout.worker import WorkerSpec, build_agent
+from agentgym.trainers import origin, session
+from agentgym.types import Outcome
+
+PROGRAM = """
+import httpx
+
+async def agent(session, base_url, api_key):
+    messages = list(session.messages)
+    headers = {"authorization": f"Bearer {api_key}"}
+    async with httpx.AsyncClient(base_url=base_url, headers=headers, verify=False, trust_env=False) as http:
+        while True:
+            answer = (await http.post("chat/completions", json={"messages": messages, "tools": session.tools})).json()
+            message = answer["choices"][0]["message"]
+            messages.append(message)
+            if not message.get("tool_calls"):
+                return message["content"]
+            messages += await session.step(message)
+
+async def crashes(task):
+    raise RuntimeError("no key in the drawer")
+
+NOT_CALLABLE = 3
+"""
+SMALL: dict[str, Any] = {
+    "run": {"live": "off"},
+    "model": {"layers": 1, "width": 32, "heads": 2},
+    "sft": {"steps": 3, "examples": 32, "batch_size": 8},
+    "trainer": {"steps": 3, "checkpoint_every": 2},
+    "rollout": {"groups": 2, "group_size": 4, "max_tokens": 12, "max_staleness": 1},
+    "eval": {"tasks": 4, "greedy": False},
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(origin, "SEEN_TASKS", 32)
+    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    file = tmp_path / "mine.py"
+    file.write_text(PROGRAM)
+    return str(file)
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_program_is_trained_and_evaluated(tmp_path: Path, mine: str, processes: int) -> None:
+    run = tmp_path / "run"
+    summary = ag.train(SMALL, rollout__agent=f"{mine}:agent", run__dir=str(run), run__processes=processes)
+    assert (summary["steps"], summary["unscored"]) == (3, 0)
+    assert summary["trajectories"] >= 24
+    # what the learner computes for the recorded tokens is what the engine sampled them with
+    assert summary["logprob_gap_max"] < 1e-4
+    stored = [t for file in sorted((run / "trajectories").glob("*.jsonl")) for t in read_trajectories(file)]
+    trained = [t for t in stored if t.outcome is not Outcome.unscored]
+    assert trained
+    assert {version for t in trained for turn in t.turns for version in turn.completion.versions.tolist()} - {0}
+    assert all(t.metrics["branches"] == 0 for t in trained)
+    assert json.loads((run / "summary.json").read_text())["steps"] == 3
+    assert ag.evaluate(str(run), tasks=3)["n"] == 3  # with the same program: the run's configuration names it
+
+
+def test_a_program_that_always_crashes_stops_the_run_and_is_named(tmp_path: Path, mine: str) -> None:
+    with pytest.raises(Exception, match=r"program_error: RuntimeError: no key in the drawer \(mine.py, line 17\)"):
+        ag.train(SMALL, rollout__agent=f"{mine}:crashes", run__dir=str(tmp_path / "run"), run__processes=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("agnet", "there is no 'agnet' in .*did you mean 'agent'"),
+        ("NOT_CALLABLE", "expected a function, got int"),
+    ],
+)
+def test_a_wrong_name_is_told_before_a_model_is_loaded(mine: str, name: str, words: str) -> None:
+    config = load_config(None, [f"rollout.agent={mine}:{name}"])
+    with pytest.raises(ConfigError, match=words):
+        build_agent(WorkerSpec(config, "no/such/model"))
+
+
+def test_an_endpoint_cannot_be_behind_the_endpoint(mine: str) -> None:
+    config = load_config(None, [f"rollout.agent={mine}:agent"])
+    with pytest.raises(ConfigError, match="an endpoint has no token ids"):
+        build_agent(WorkerSpec(config, "http://127.0.0.1:9/v1"))
