@@ -38,6 +38,7 @@ class Baggage:
             env.id, env.reward, env.tools, env.data = (
                 _placed(text, folder, self.files) for text in (env.id, env.reward, env.tools, env.data)
             )
+        config.rollout.agent = _placed(config.rollout.agent, folder, self.files)
         return WorkerSpec(config, _placed(self.spec.model_path, folder, self.files), self.spec.version)
 
 
@@ -51,6 +52,9 @@ def pack(spec: WorkerSpec) -> Baggage:
             text = getattr(env, key)
             if found := _local_file(text):
                 setattr(env, key, _take(found, f"user-{i}-{key}", files) + text[len(_path_of(text)) :])
+    agent = config.rollout.agent
+    if found := _local_file(agent):
+        config.rollout.agent = _take(found, "agent", files) + agent[len(_path_of(agent)) :]
     model = Path(spec.model_path).expanduser()
     name = spec.model_path
     if name and model.is_dir():
