@@ -63,7 +63,8 @@ class Worker:
             env_factory(spec.config),
             limits_of(spec.config),
             concurrency=room,
-            retries=spec.config.rollout.retries,
+            # an endpoint repeats requests itself, and what it then refuses it refuses again
+            retries=0 if is_endpoint(spec.model_path) else spec.config.rollout.retries,
         )
 
     def submit(self, request: GroupRequest) -> None:

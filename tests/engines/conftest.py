@@ -83,6 +83,7 @@ SERVED = {
     "test_logprobs_are_of_the_sampling_distribution",
     "test_a_seed_samples_the_same_alone_and_in_a_crowd",
 }
+PROCESS = pytest.param("process", marks=pytest.mark.xdist_group("engine process qwen3"))
 FAKE = pytest.param("fake", marks=pytest.mark.xdist_group("the fake SGLang server"))
 REAL = pytest.param("sglang", marks=[pytest.mark.sglang, pytest.mark.timeout(900)])
 CPU_ARGUMENTS = ("--max-total-tokens", "8192", "--skip-tokenizer-init", "--random-seed", "7")
@@ -162,11 +163,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `family` and `mode` runs over all pairs; one that asks for `mode` alone, over both modes."""
     served = [FAKE, REAL] if metafunc.function.__name__ in SERVED else []
     if "family" in metafunc.fixturenames:
-        pairs: list[Any] = [(f, "in-process") for f in FAMILIES] + [(f, "process") for f in OUT_OF_PROCESS]
+        pairs: list[Any] = [(f, "in-process") for f in FAMILIES] + [
+            pytest.param(f, "process", marks=pytest.mark.xdist_group(f"engine process {f}")) for f in OUT_OF_PROCESS
+        ]
         pairs += [pytest.param("qwen3", param.values[0], marks=param.marks) for param in served]
         metafunc.parametrize(("family", "mode"), pairs)
     elif "mode" in metafunc.fixturenames:
-        metafunc.parametrize("mode", ["in-process", "process", *served])
+        metafunc.parametrize("mode", ["in-process", PROCESS, *served])
     elif "server" in metafunc.fixturenames:
         metafunc.parametrize("server", [FAKE, REAL], indirect=True)
 
