@@ -366,6 +366,7 @@ def test_several_at_once(server: Any, run: Run) -> None:
     assert server.machines == {}
 
 
+@pytest.mark.slow
 def test_probes_that_ask_nothing_of_the_machine(backend: E2BBackend, run: Run) -> None:
     """The rest is E2B's own to hold: the server of these tests has no walls."""
     asked = (36, 37, 38, 40, 42, 45)

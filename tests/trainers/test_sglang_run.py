@@ -75,7 +75,8 @@ def check(folder: Path, steps: int) -> None:
     assert not (folder / "weights").exists()
 
 
-@pytest.mark.parametrize("sync", ["disk", pytest.param("distributed", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sync", ["disk", "distributed"])
 def test_two_fake_replicas_one_of_which_dies(
     fakes: list[Supervisor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: str
 ) -> None:
