@@ -33,7 +33,7 @@ from beside import number
 
 @ag.register("Slow-v0", tools=[], tasks=[ag.Task(f"t{i}", f"Say {i}.", i) for i in range(40)], holdout=0)
 async def slow(task, answer, episode):
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.5)
     return float(episode.rng.integers(number))
 """
 
@@ -67,6 +67,7 @@ def config_of(home: Path, cluster: Any, **more: Any) -> Config:
     config.env.id = f"{home}/envs.py:slow"
     config.cluster.kind, config.cluster.address = "ray", cluster.address
     config.rollout.workers, config.rollout.max_tokens, config.engine.max_context = 2, 4, 96
+    config.rollout.concurrency = 4
     for name, value in more.items():
         setattr(config.rollout, name, value)
     return config
