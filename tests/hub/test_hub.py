@@ -162,6 +162,7 @@ SMALL = ("--trainer.steps=1", "--rollout.groups=2", "--rollout.group_size=2", "-
 SMALL += ("--eval.tasks=2", "--run.live=off", "--run.processes=1")
 
 
+@pytest.mark.slow
 def test_training_from_ids(stocked: Any, tmp_path: Path) -> None:
     commands = [
         ["train", "gsm8k", f"--model.path={MODEL}", f"--data={DATA}", "--run.dir=run", *SMALL],

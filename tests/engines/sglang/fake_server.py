@@ -49,6 +49,9 @@ class FakeServer:
         self.model_path, self.label = options.model_path, "default"
         self.running = asyncio.Event()
         self.running.set()
+        self.admitting = asyncio.Event()
+        """Requests that come while it is paused wait, as the real server's do."""
+        self.admitting.set()
         self.aborted: set[str] = set()
         self.live: dict[str, Any] = {}
         self.session = False
@@ -68,6 +71,7 @@ class FakeServer:
             await asyncio.sleep(3600)
         rid = body.get("rid") or os.urandom(8).hex()
         await self.running.wait()
+        await self.admitting.wait()
         self.live[rid] = None
         try:
             return JSONResponse(await self._sample(rid, [int(i) for i in ids], body))
@@ -137,6 +141,7 @@ class FakeServer:
 
     async def pause(self, request: Request) -> Response:
         mode = (await request.json() if await request.body() else {}).get("mode", "abort")
+        self.admitting.clear()
         if mode == "abort":
             self.aborted |= set(self.live)
             while self.live:
@@ -149,6 +154,7 @@ class FakeServer:
 
     async def resume(self, request: Request) -> Response:
         self.running.set()
+        self.admitting.set()
         return JSONResponse({"status": "ok"})
 
     # ---- weights ----

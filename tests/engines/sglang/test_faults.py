@@ -261,6 +261,7 @@ def processes(script: str = "") -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("the fake SGLang server")
 def test_an_old_release_has_right_versions_too(given: Any, tmp_path: Path) -> None:
     """0.5.17 tells one label an answer: requests are broken off at every update, and asked on."""
@@ -292,6 +293,7 @@ async def _spanning(engine: Any, given: Any) -> None:
                     assert abs(completion.logprobs[t] - chosen[t]) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("the fake SGLang server")
 def test_a_server_that_loses_updates_is_named_with_the_version(given: Any, tmp_path: Path) -> None:
     from agentgym.engines.sglang.proof import digests

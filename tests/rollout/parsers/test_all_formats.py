@@ -41,7 +41,7 @@ def check_text(name: str, text: str, thinking_open: bool = False) -> None:
 
 
 @given(st.sampled_from(known_formats()), NOISE, st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_text_raises(name: str, text: str, thinking_open: bool) -> None:
     check_text(name, text, thinking_open)
 
