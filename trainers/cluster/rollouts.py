@@ -30,6 +30,8 @@ class _Member:
     starting: Any = None
     given: int = 0
     """Version that it starts with."""
+    deaths: int = 0
+    """While it was being built, one after the other."""
 
 
 class RayRollouts:
@@ -148,13 +150,16 @@ class RayRollouts:
             if isinstance(e.cause, UserError):
                 raise e.cause from None
             raise RolloutError(f"a rollout worker could not be built:\n{e}") from None
-        except RayActorError:
+        except RayActorError as e:
+            member.deaths += 1
+            if member.deaths >= ATTEMPTS:
+                raise RunError(f"a rollout worker died {ATTEMPTS} times while it was being built: {e}") from None
             self._start(member)
             return
         if member.given != self._weights[0]:  # others got newer weights meanwhile
             self._start(member)
             return
-        member.starting, member.ready = None, True
+        member.starting, member.ready, member.deaths = None, True, 0
         self._note(f"rollout worker {self._members.index(member)} is on {where}, version {member.given}")
 
     def _lost(self, member: _Member) -> None:
