@@ -212,6 +212,11 @@ class ProcessRollouts:
 def make_rollouts(spec: WorkerSpec, note: Callable[[str], None] = lambda text: None) -> Rollouts:
     """As `cluster.kind` and `run.processes` say."""
     if spec.config.cluster.kind == "ray":
+        if spec.config.engine.kind != "local":
+            raise ConfigError(
+                f"engine.kind = {spec.config.engine.kind!r} does not go with cluster.kind = 'ray' yet: "
+                "workers on a cluster have local engines; leave out one of the two"
+            )
         from agentgym.trainers.cluster.rollouts import RayRollouts
 
         return RayRollouts(spec, note)

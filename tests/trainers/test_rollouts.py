@@ -15,7 +15,7 @@ from agentgym.config import ModelConfig, load_config
 from agentgym.errors import ConfigError
 from agentgym.rollout.worker import WorkerSpec
 from agentgym.trainers.checkpoint import save_model
-from agentgym.trainers.rollouts import LocalRollouts, ProcessRollouts, WorkerDied, _Outbox
+from agentgym.trainers.rollouts import LocalRollouts, ProcessRollouts, WorkerDied, _Outbox, make_rollouts
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.trainers.weights.shared import SharedMemorySync
 from agentgym.types import GroupRequest
@@ -153,3 +153,13 @@ def test_a_dead_worker_is_told_with_what_to_do(started: ProcessRollouts) -> None
         started.submit(requests(1))
     started.close()
     assert not started._process.is_alive()
+
+
+def test_what_does_not_go_together_is_told_at_once(spec: WorkerSpec) -> None:
+    config = spec.config.model_copy(deep=True)
+    config.rollout.workers = 2
+    with pytest.raises(ConfigError, match="more than one takes a cluster"):
+        make_rollouts(WorkerSpec(config, spec.model_path))
+    config.cluster.kind, config.engine.kind = "ray", "sglang"
+    with pytest.raises(ConfigError, match="'sglang' does not go with cluster.kind = 'ray' yet"):
+        make_rollouts(WorkerSpec(config, spec.model_path))
