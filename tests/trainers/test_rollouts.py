@@ -161,5 +161,5 @@ def test_what_does_not_go_together_is_told_at_once(spec: WorkerSpec) -> None:
     with pytest.raises(ConfigError, match="more than one takes a cluster"):
         make_rollouts(WorkerSpec(config, spec.model_path))
     config.cluster.kind, config.engine.kind = "ray", "sglang"
-    with pytest.raises(ConfigError, match="'sglang' does not go with cluster.kind = 'ray' yet"):
+    with pytest.raises(ConfigError, match=r"'sglang' does not go with cluster\.kind = 'ray' yet"):
         make_rollouts(WorkerSpec(config, spec.model_path))
