@@ -19,7 +19,8 @@ from agentgym.protocols import Loss
 from agentgym.trainers.agreement import Agreement
 from agentgym.trainers.batch import Row, micro_batches, split_minibatches
 from agentgym.trainers.logprobs import token_logprobs
-from agentgym.trainers.losses import k2_penalty
+from agentgym.trainers.micro import Micro, lay_out
+from agentgym.trainers.objective import Objective
 from agentgym.trainers.optim import make_optimizers, set_lr
 from agentgym.types import Floats
 
@@ -76,11 +77,12 @@ class Learner:
         self.agreement.begin_batch()
         totals: dict[str, float] = {}
         norms: list[float] = []
+        objective = Objective(loss, self.options.temperature, self.options.kl)
         parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
         for part in parts:
             denominator = float(sum(row.trained for row in part))
             for micro in micro_batches(part, self.options.tokens_per_microbatch):
-                value, metrics = self._loss(micro, loss)
+                value, metrics = objective(self.model, self.reference, self._laid_out(micro))
                 torch.autograd.backward(value / denominator)
                 metrics["loss"] = float(value.detach())
                 _add(totals, metrics)
@@ -97,8 +99,8 @@ class Learner:
         out: dict[int, Floats] = {}
         with torch.no_grad():
             for micro in micro_batches(rows, self.options.tokens_per_microbatch):
-                ids, mask = self._tensors(micro)
-                logprobs, _ = token_logprobs(self.model, ids, mask, self.options.temperature)
+                laid = self._laid_out(micro)
+                logprobs, _ = token_logprobs(self.model, laid.ids, laid.mask, self.options.temperature)
                 flat = logprobs.float().cpu().numpy()
                 at = 0
                 for row in micro:
@@ -109,42 +111,11 @@ class Learner:
                     out[id(row)] = full
         return [out[id(row)] for row in rows]
 
-    def _loss(self, rows: Sequence[Row], loss: Loss) -> tuple[torch.Tensor, dict[str, float]]:
+    def _laid_out(self, rows: Sequence[Row]) -> Micro:
         began = thread_time()
-        ids, mask = self._tensors(rows)
-        old, advantages = self._flat(rows, "logprobs"), self._flat(rows, "advantages")
+        laid = lay_out(rows, self.device)
         self.pack_s += thread_time() - began
-        logprobs, entropy = token_logprobs(self.model, ids, mask, self.options.temperature)
-        value, metrics = loss(logprobs, old, advantages, torch.ones_like(logprobs))
-        if self.options.kl:
-            distance = self._distance(ids, mask, logprobs)
-            value = value + self.options.kl * distance
-            metrics["kl_ref"] = float(distance.detach())
-        with torch.no_grad():
-            metrics["entropy"] = float(entropy.sum())
-            metrics["logp_diff/max"] = float((logprobs - old).abs().max()) if len(old) else 0.0
-        return value, metrics
-
-    def _distance(self, ids: torch.Tensor, mask: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
-        """k2 from the reference, summed over tokens."""
-        with torch.no_grad():
-            reference, _ = token_logprobs(self.reference, ids, mask, self.options.temperature)
-        return k2_penalty(logprobs, reference)
-
-    def _tensors(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Right-padded ids [B, L] and mask [B, L]. Padding lies after every real token, so that a causal model needs
-        no attention mask."""
-        width = max(len(row.ids) for row in rows)
-        ids = np.zeros((len(rows), width), np.int64)
-        mask = np.zeros((len(rows), width), np.bool_)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = row.ids
-            mask[i, : len(row.ids)] = row.mask > 0
-        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-
-    def _flat(self, rows: Sequence[Row], name: str) -> torch.Tensor:
-        values = np.concatenate([getattr(row, name)[row.mask > 0] for row in rows])
-        return torch.from_numpy(values).to(self.device)
+        return laid
 
     def _gradient(self) -> torch.Tensor:
         trained = [p for p in self.model.parameters() if p.requires_grad]
