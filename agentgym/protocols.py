@@ -209,6 +209,10 @@ class Parser(Protocol):
         """The inverse: the text a model would write for this assistant message."""
         ...
 
+    def closing(self, text: str) -> str:
+        """What ends the reasoning that `text` breaks off in; empty where it is in none."""
+        ...
+
 
 class Credit(Protocol):
     """Group -> one advantage array [T] per turn of each of its trajectories, in order (unscored ones get zeros)."""

@@ -172,6 +172,9 @@ class RolloutConfig(Section):
     """Assistant messages an episode may have; 0: the env's own limit."""
     max_tokens: int = Field(512, ge=1)
     """Tokens of one assistant message."""
+    max_reasoning_tokens: int = Field(0, ge=0)
+    """Tokens that a message may reason for; beyond it the reasoning is closed, and the model goes on to answer within
+    `max_tokens`. 0: no limit but that."""
     max_episode_tokens: int = Field(0, ge=0)
     """Sampled tokens of one episode; 0: no limit but the context."""
     max_seconds: float = Field(300.0, gt=0)

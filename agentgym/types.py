@@ -22,6 +22,9 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 FinishReason: TypeAlias = Literal["stop", "length", "abort"]
 
+GIVEN = -1
+"""The version of a token inside a completion that no policy sampled; it is never trained."""
+
 
 class StopReason(StrEnum):
     """Why an episode ended. The first two are ends of the task (terminated), the rest are limits (truncated)."""
@@ -230,8 +233,9 @@ class SamplingParams:
 class Completion:
     """What an engine sampled: three arrays of shape [T], the stop token included where there is one.
 
-    `logprobs` are natural logs under the sampling distribution; `versions` are policy versions, one per token. Where an
-    endpoint sampled, the arrays are empty and `count` is the number of tokens, None if it did not say.
+    `logprobs` are natural logs under the sampling distribution; `versions` are policy versions, one per token, or
+    `GIVEN`. `count` is the number of sampled tokens where the arrays do not tell it: some were given, or an endpoint
+    sampled and the arrays are empty (None then if it did not say).
     """
 
     ids: Ids

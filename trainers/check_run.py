@@ -27,7 +27,7 @@ from agentgym.trainers.credit import make_credit
 from agentgym.trainers.ledger import group_outcome
 from agentgym.trainers.loop import accepted_only
 from agentgym.trainers.step_metrics import group_metrics, row_metrics
-from agentgym.types import Group, Outcome
+from agentgym.types import GIVEN, Group, Outcome
 
 OUTCOMES = ("trained", "filtered", "unscored", "stale")
 COMPARED = ("trajectories", "reward/mean", "success", "unscored", "tokens", "masked_frac", "staleness/max")
@@ -167,7 +167,7 @@ def _tokens(groups: Sequence[Group], step: int) -> Iterator[str]:
                     yield f"{trajectory.id}: turn {turn.id}: a logprob is no logprob"
                 elif len(done.versions) and done.versions.max() >= step:
                     yield f"{trajectory.id}: turn {turn.id}: sampled by version {done.versions.max()}, which came later"
-                elif (np.diff(done.versions) < 0).any():
+                elif (np.diff(done.versions[done.versions != GIVEN]) < 0).any():
                     yield f"{trajectory.id}: turn {turn.id}: versions go backwards"
 
 

@@ -123,12 +123,16 @@ def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent | ProgramAgent] | tuple
         return _chat_agent(spec)
     from agentgym.engines.make import make_engine
     from agentgym.rollout.make import make_parser, make_renderer
+    from agentgym.rollout.thinking import ThinkingEngine
 
     engine = make_engine(spec.config, spec.model_path, version=spec.version)
     renderer = make_renderer(spec.model_path, spec.config)
+    parser = make_parser(renderer)
+    budget = spec.config.rollout.max_reasoning_tokens
+    asked = ThinkingEngine(engine, renderer, parser, budget) if budget else engine
     if program is not None:
-        return engine, ProgramAgent(engine, renderer, make_parser(renderer), program)
-    return engine, Agent(engine, renderer, make_parser(renderer))
+        return engine, ProgramAgent(asked, renderer, parser, program)
+    return engine, Agent(asked, renderer, parser)
 
 
 def _chat_agent(spec: WorkerSpec) -> tuple[ChatEndpoint, ChatAgent]:
