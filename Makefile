@@ -91,10 +91,11 @@ study-seeds: install  ## the default run under three seeds
 	@mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/seeds.py --json $(RESULTS)/seeds.json $(ARGS)
 
-bench: install  ## speed: the engine alone, the whole against TRL, sandboxes against others
+bench: install  ## speed beside others, measured anew, and BENCHMARKS.md
 	@mkdir -p $(RESULTS)
-	@for b in engine vs_trl vs_sandboxes; do \
+	@for b in engine vs_trl vs_sandboxes vs_gyms async_overlap math_verifier; do \
 	  echo "== $$b"; $(BIN)/python benchmarks/$$b.py --json $(RESULTS)/$$b.json $(ARGS) || exit 1; done
+	$(BIN)/python benchmarks/book.py
 
 soak: install  ## 50,000 executions and 2,000 sessions, hostile ones among them: nothing may be left (ARGS="--scale 0.1")
 	@mkdir -p $(RESULTS)

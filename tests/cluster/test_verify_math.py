@@ -10,7 +10,12 @@ from agentgym.types import Outcome
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-ASKED = [("2\\sqrt{3}", "\\boxed{\\sqrt{12}}"), ("(x-1)(x+1)", "\\boxed{x^2-1}"), ("5", "\\boxed{9^{9^{9^9}}}"), ("7", "8")]
+ASKED = [
+    ("2\\sqrt{3}", "\\boxed{\\sqrt{12}}"),
+    ("(x-1)(x+1)", "\\boxed{x^2-1}"),
+    ("5", "\\boxed{9^{9^{9^9}}}"),
+    ("7", "8"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
