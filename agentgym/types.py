@@ -258,6 +258,8 @@ class Turn:
     whole rendered conversation. `message` is the parsed completion, `observations` what the env answered to it.
     Where a program of the user's has branched its conversation, `cause` says why (`edited: ...`, as in
     `rollout.program.branches`) and `prompt` holds the messages that came before this turn and after no other.
+    Where credit asks for them, `score` is that of the state after this turn and `values` [T] are a critic's, each of
+    the state before a sampled token.
     """
 
     id: int
@@ -270,6 +272,8 @@ class Turn:
     agent_id: str = "agent"
     prompt: tuple[Message, ...] = ()
     cause: str = ""
+    score: float | None = None
+    values: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +282,7 @@ class Trajectory:
 
     `reward` is None exactly when `outcome` is `unscored`. `tags` are the conditions that success is also reported by
     (for example `after_busy`); `metrics` are numbers about the episode; `seconds` are times by part (wall, env, ...).
+    `start_score` is that of the state it began in, where credit asks for scores.
     """
 
     id: str
@@ -297,6 +302,7 @@ class Trajectory:
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    start_score: float | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:
