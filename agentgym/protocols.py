@@ -234,8 +234,10 @@ class BatchCredit(Protocol):
 class Tokens:
     """What a loss sees: the N sampled tokens of a micro-batch, row after row. Tensors have shape [N].
 
-    `old_logprobs` are those of the policy that sampled. `row` is the index of the sequence that a token belongs to,
-    0 to `rows` - 1; None where a loss looks at single tokens only.
+    `logprobs` carry the gradient. `old_logprobs` are those of the policy that ratios are taken against: the one that
+    sampled, or the proximal one where `loss.anchor` says so. `row` is the index of the sequence that a token belongs
+    to, 0 to `rows` - 1; None where a loss looks at single tokens only. `proximal` are the logprobs of the weights that
+    the step began with, where they are asked for.
     """
 
     logprobs: torch.Tensor
@@ -244,10 +246,14 @@ class Tokens:
     mask: torch.Tensor
     row: torch.Tensor | None = None
     rows: int = 0
+    proximal: torch.Tensor | None = None
 
 
 class Loss(Protocol):
-    """Tokens -> summed loss (a scalar, to be divided by the global denominator) and sums of metrics over tokens."""
+    """Tokens -> the loss of each token [N], 0 where the mask is, and sums of metrics over tokens (`x/max`: largest).
+
+    How tokens are weighed against each other is `loss.aggregate`'s and not the loss's business.
+    """
 
     def __call__(self, tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]: ...
 

@@ -3,6 +3,7 @@
 config.toml          the resolved configuration, first of all
 metrics.jsonl        a row a step, and a row an evaluation       tensorboard/  the same
 ledger.jsonl         how each task occurrence ended
+skipped.jsonl        rows whose loss or gradient was not finite, if there are any
 trajectories/        step-00012.jsonl, eval-before.jsonl, ...    (agentgym.rollout.record)
 checkpoints/  model/ to go on from, and to use                   curve.png  summary.json
 """
@@ -119,7 +120,7 @@ class RunFolder:
 
         Lines cut short by a kill go too.
         """
-        for name in ("metrics.jsonl", "ledger.jsonl"):
+        for name in ("metrics.jsonl", "ledger.jsonl", "skipped.jsonl"):
             path = self.path / name
             if path.exists():
                 lines = path.read_bytes().splitlines(keepends=True)

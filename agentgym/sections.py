@@ -209,7 +209,7 @@ class TrainerConfig(Section):
     """Credit assignment: grpo, rloo, reinforce_pp, turn, gigpo, bilevel_gae, progress (docs/credit.md), or your own as
     `path.py:function`."""
     loss: str = "grpo"
-    """Loss, by name."""
+    """Loss, by name or `path.py:function` (docs/algorithms.md)."""
     checkpoint_every: int = Field(10, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
@@ -254,6 +254,53 @@ class CreditConfig(Section):
     """Times that the value head sees each batch."""
 
 
+class LossConfig(Section):
+    """What is minimised beside and around `trainer.loss`. Clip range, `std` and the KL's weight are the learner's."""
+
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the loss that `trainer.loss` names, as `{ dual_clip = 3.0 }` (docs/algorithms.md)."""
+    aggregate: Literal["auto", "token", "sequence", "constant"] = "auto"
+    """The batch's loss: a mean over its tokens; over its sequences, each the mean of its tokens; or over its sequences,
+    each the sum of its tokens by `length` (Dr.GRPO). auto: what the loss was published with, mostly `token`."""
+    length: int = Field(0, ge=0)
+    """The constant of `aggregate = "constant"`; 0: rollout.max_episode_tokens, else rollout.max_tokens."""
+    anchor: Literal["auto", "behaviour", "recompute", "loglinear", "linear"] = "auto"
+    """The policy that ratios and their trust region are against. behaviour: the one that sampled. recompute: the
+    weights that the step began with, by a forward pass where there are several minibatches. loglinear, linear: the
+    same, approximated between the other two by a token's age. auto: the loss's own, mostly `behaviour`."""
+    correction: Literal["auto", "none", "full", "truncate", "mask"] = "auto"
+    """Weight of each token where the anchor is not the behaviour policy, w = pi_anchor / pi_behaviour: as it is (AReaL,
+    eq. 5), clipped (TIS), or 0 outside the bounds (IcePop). auto: the loss's own, else `full`."""
+    correction_level: Literal["token", "sequence", "geometric"] = "token"
+    """Whose w: a token's; its sequence's, as the product of the tokens'; or as their geometric mean."""
+    correction_low: float = Field(0.0, ge=0)
+    """Lower bound of w; 0: the loss's own, mostly none."""
+    correction_high: float = Field(0.0, ge=0)
+    """Upper bound of w; 0: the loss's own, else 2."""
+    off_policy_mask: float = Field(0.0, ge=0)
+    """Mask tokens of negative advantage in sequences whose mean log(pi_behaviour / pi) is above this. 0: none."""
+    entropy: float = Field(0.0, ge=0)
+    """Weight of the entropy bonus."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Where `learner.kl` acts: as a term of the loss, or as a penalty on tokens, summed from each to the end of its row
+    and taken from its advantage. Groups without differences in reward take no part in either."""
+    kl_estimator: Literal["auto", "k1", "k2", "k3"] = "auto"
+    """With d = log pi - log pi_ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d. auto: k2 in the loss, k1 in the reward,
+    whose gradients are that of KL(pi || pi_ref)."""
+    kl_correct: bool = False
+    """In the loss: weigh the estimate by pi / pi_behaviour: the gradient of each is then that of KL(pi || pi_ref)."""
+    kl_discount: float = Field(1.0, ge=0, le=1)
+    """In the reward: how much of a later token's penalty an earlier one bears. 1: all; 0: each token its own."""
+    mask_truncated: bool = False
+    """Learn nothing from episodes that ran out of tokens or context (overlong filtering); they count as comparison."""
+    overlong_buffer: int = Field(0, ge=0)
+    """Soft punishment of length (DAPO, eq. 13) over the last so many tokens before the limit. 0: none."""
+    overlong_penalty: float = Field(1.0, gt=0)
+    """What is taken off the reward at the limit."""
+    overlong_limit: int = Field(0, ge=0)
+    """Sampled tokens of an episode that are the limit; 0: rollout.max_episode_tokens."""
+
+
 class LearnerConfig(Section):
     lr: float = Field(1e-6, gt=0)
     """Peak learning rate."""
@@ -272,7 +319,8 @@ class LearnerConfig(Section):
     clip_high: float = Field(0.28, ge=0)
     """Ratio is clipped above at 1 + clip_high."""
     kl: float = Field(0.0, ge=0)
-    """Weight of the distance (KL, as k2) from the policy that RL began with. 0: none, and no reference is held."""
+    """Weight of the distance (KL) from the policy that RL began with. 0: none, and no reference is held. `loss.kl_in`
+    and `loss.kl_estimator` say how."""
     std: bool = True
     """GRPO and GiGPO divide by the group's standard deviation; false: Dr.GRPO."""
     minibatches: int = Field(1, ge=1)
@@ -280,6 +328,8 @@ class LearnerConfig(Section):
     agreement: float = Field(0.0, ge=0, lt=1)
     """Hold the rate at 1% until the gradients of a batch's minibatches agree: their mean cosine, of 4 at least
     (less is asked of more). Where rewards mean nothing it stays there. 0: not asked for."""
+    max_skipped: int = Field(8, ge=1)
+    """Optimizer steps in a row, left out as their loss or gradient was not finite, after which the run stops."""
     tokens_per_microbatch: int = Field(8192, ge=1)
     """Padded tokens of one forward and backward pass."""
     ranks: int = Field(1, ge=1, le=1)
@@ -338,6 +388,7 @@ class Config(Section):
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     credit: CreditConfig = Field(default_factory=CreditConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
     sft: SFTConfig = Field(default_factory=SFTConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
 

@@ -26,6 +26,7 @@ from agentgym.trainers.checkpoint import list_checkpoints, load_state
 from agentgym.trainers.credit import each, make_credit
 from agentgym.trainers.ledger import group_outcome
 from agentgym.trainers.loop import accepted_only, shuffled_rewards
+from agentgym.trainers.shaping import shaped
 from agentgym.trainers.step_metrics import group_metrics, row_metrics
 from agentgym.types import GIVEN, Group, Outcome
 
@@ -175,7 +176,9 @@ def _tokens(groups: Sequence[Group], step: int) -> Iterator[str]:
 
 
 def _credit(config: Config) -> BatchCredit:
-    return each(accepted_only) if config.trainer.control == "rejection_sampling" else make_credit(config)
+    if config.trainer.control == "rejection_sampling":
+        return each(accepted_only)
+    return shaped(make_credit(config), config)
 
 
 def _same(told: Any, again: Any) -> bool:

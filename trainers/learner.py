@@ -19,9 +19,13 @@ from agentgym.protocols import Loss
 from agentgym.trainers.agreement import Agreement
 from agentgym.trainers.batch import Row, micro_batches, split_minibatches
 from agentgym.trainers.logprobs import token_logprobs
+from agentgym.trainers.losses.aggregate import Aggregate, denominator
+from agentgym.trainers.losses.choice import Anchor
+from agentgym.trainers.losses.kl import Estimator
 from agentgym.trainers.micro import Micro, lay_out
 from agentgym.trainers.objective import Objective
 from agentgym.trainers.optim import make_optimizers, set_lr
+from agentgym.trainers.skips import Skips
 from agentgym.types import Floats
 
 
@@ -37,7 +41,27 @@ class LearnerOptions:
     tokens_per_microbatch: int = 16384
     temperature: float = 1.0
     kl: float = 0.0
+    kl_estimator: Estimator = "k2"
+    kl_correct: bool = False
+    entropy: float = 0.0
+    aggregate: Aggregate = "token"
+    length: int = 1
+    anchor: Anchor = "behaviour"
     agreement: float = 0.0
+
+    def objective(self, loss: Loss) -> Objective:
+        """What is minimised with `loss`."""
+        return Objective(
+            loss,
+            self.temperature,
+            self.kl,
+            self.kl_estimator,
+            self.kl_correct,
+            self.entropy,
+            self.aggregate,
+            self.length,
+            self.anchor,
+        )
 
 
 @dataclass(slots=True)
@@ -51,7 +75,8 @@ class Learner:
     agreement: Agreement = field(init=False)
     reference: Any = None
     """The model that `options.kl` measures the distance from; it is not trained."""
-    skipped: int = 0
+    skips: Skips = field(default_factory=Skips)
+    """Steps left out, as their loss or gradient was not finite."""
     pack_s: float = 0.0
     """CPU-seconds of `train` that went into laying out micro-batches."""
 
@@ -77,30 +102,44 @@ class Learner:
         self.agreement.begin_batch()
         totals: dict[str, float] = {}
         norms: list[float] = []
-        objective = Objective(loss, self.options.temperature, self.options.kl)
+        objective = self.options.objective(loss)
         parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
-        for part in parts:
-            denominator = float(sum(row.trained for row in part))
+        counted = 0.0
+        for i, part in enumerate(parts):
+            total = denominator(objective.aggregate, part)
+            tokens = sum(row.trained for row in part)
+            blamed: list[Row] = []
             for micro in micro_batches(part, self.options.tokens_per_microbatch):
-                value, metrics = objective(self.model, self.reference, self._laid_out(micro))
-                torch.autograd.backward(value / denominator)
-                metrics["loss"] = float(value.detach())
-                _add(totals, metrics)
+                value, metrics, bad = objective(self.model, self.reference, self._laid_out(micro), i / len(parts))
+                # a loss that is not finite is made to reach the gradient: its norm then tells every rank alike
+                torch.autograd.backward(value * (math.nan if bad else 1.0) / total)
+                blamed += [micro[row] for row in bad]
+                if not bad:
+                    metrics["loss"] = float(value.detach()) / total * tokens
+                    counted += sum(row.trained for row in micro)
+                    _add(totals, metrics)
             if not self.agreement.reached:
                 self.agreement.see(self._gradient())
-            norms.append(self._update())
-        trained = max(1.0, float(sum(row.trained for part in parts for row in part)))
-        means = {k: v if k.endswith("/max") else v / trained for k, v in totals.items()}
-        norm = float(np.mean(norms)) if norms else 0.0
-        return {**means, "grad_norm": norm, "trained_tokens": trained, "lr_scale": lr_scale}
+            norms.append(self._update(blamed or part))
+        trained = float(sum(row.trained for part in parts for row in part))
+        means = {k: v if k.endswith("/max") else v / max(1.0, counted) for k, v in totals.items()}
+        finite = [norm for norm in norms if math.isfinite(norm)]
+        norm = float(np.mean(finite)) if finite else math.nan if norms else 0.0
+        return {**means, "grad_norm": norm, "trained_tokens": max(1.0, trained), "lr_scale": lr_scale}
 
-    def logprobs(self, rows: Sequence[Row]) -> list[Floats]:
-        """The current weights' logprob of every token: [T] per row, 0 where the mask is 0."""
+    @property
+    def skipped(self) -> int:
+        """Optimizer steps left out so far."""
+        return self.skips.total
+
+    def logprobs(self, rows: Sequence[Row], *, reference: bool = False) -> list[Floats]:
+        """The current weights' logprob of every token, or the reference's: [T] per row, 0 where the mask is 0."""
+        model = self.reference if reference else self.model
         out: dict[int, Floats] = {}
         with torch.no_grad():
             for micro in micro_batches(rows, self.options.tokens_per_microbatch):
                 laid = self._laid_out(micro)
-                logprobs, _ = token_logprobs(self.model, laid.ids, laid.mask, self.options.temperature)
+                logprobs, _ = token_logprobs(model, laid.ids, laid.mask, self.options.temperature)
                 flat = logprobs.float().cpu().numpy()
                 at = 0
                 for row in micro:
@@ -121,13 +160,15 @@ class Learner:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
 
-    def _update(self) -> float:
+    def _update(self, rows: list[Row]) -> float:
+        """One optimizer step, or none where the gradient is not finite: then `rows` are to blame. Returns its norm."""
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip))
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()
+            self.skips.stepped()
         else:
-            self.skipped += 1
+            self.skips.left_out(rows)
         self.model.zero_grad(set_to_none=True)
         return norm
 
@@ -135,7 +176,7 @@ class Learner:
         state = {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "agreement": self.agreement.state(),
-            "skipped": self.skipped,
+            "skipped": self.skips.total,
         }
         return state if self.reference is None else {**state, "reference": self.reference.state_dict()}
 
@@ -143,7 +184,7 @@ class Learner:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.agreement.restore(state["agreement"])
-        self.skipped = int(state["skipped"])
+        self.skips.total = int(state["skipped"])
         if "reference" in state:
             self.hold_here()
             self.reference.load_state_dict(state["reference"])

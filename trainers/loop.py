@@ -16,6 +16,7 @@ from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import group_outcome
 from agentgym.trainers.pipeline import Batch, Pipeline
+from agentgym.trainers.preparation import Preparation
 from agentgym.trainers.rollouts import Rollouts
 from agentgym.trainers.step_metrics import group_metrics, row_metrics
 from agentgym.types import Floats, Group, Trajectory
@@ -36,6 +37,7 @@ class Loop:
     lr_scale: Callable[[int], float] = lambda step: 1.0
     prepare: Callable[[Group], Group] = lambda group: group
     annotator: Annotator = field(default_factory=Annotator)
+    preparation: Preparation = field(default_factory=Preparation)
     probe: GapProbe | None = None
     step: int = 0
     times: dict[str, float] = field(default_factory=dict)
@@ -91,9 +93,10 @@ class Loop:
         # tokens are not in the denominator (as when such groups are filtered); nor is its distance from a reference
         rows = [row for row in batch.rows if row.advantages.any()]
         packed = self.learner.pack_s
+        rows, figures = self.preparation(rows, self.learner)
         trained = self.learner.train(rows, self.loss, seed=self.seed * 1_000_003 + self.step, lr_scale=scale)
         self.cpu["pack"] = self.learner.pack_s - packed
-        return trained
+        return {**trained, **figures}
 
     def _ledger(self, drawn: Batch, credits: Sequence[Sequence[Sequence[Floats]]]) -> list[dict[str, Any]]:
         # of those that were replaced nothing is trained: each is judged by itself

@@ -16,7 +16,7 @@ class Micro:
     """ids [B, L] int64 and mask [B, L] bool; of the N masked tokens, in row-major order, the tensors [N].
 
     Padding lies after every real token, so that a causal model needs no attention mask. `row` is the index of the row
-    that a token belongs to, 0 to `rows` - 1.
+    that a token belongs to, 0 to `rows` - 1; `age` is how many versions before the one being trained it was sampled.
     """
 
     ids: torch.Tensor
@@ -25,6 +25,8 @@ class Micro:
     advantages: torch.Tensor
     row: torch.Tensor
     rows: int
+    age: torch.Tensor
+    proximal: torch.Tensor | None = None
 
 
 def lay_out(rows: Sequence[Row], device: torch.device) -> Micro:
@@ -40,6 +42,7 @@ def lay_out(rows: Sequence[Row], device: torch.device) -> Micro:
     def flat(name: str) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([getattr(row, name)[row.mask > 0] for row in rows])).to(device)
 
+    ages = np.concatenate([(row.version - row.versions[row.mask > 0]).astype(np.float32) for row in rows])
     return Micro(
         torch.from_numpy(ids).to(device),
         torch.from_numpy(mask).to(device),
@@ -47,4 +50,6 @@ def lay_out(rows: Sequence[Row], device: torch.device) -> Micro:
         flat("advantages"),
         torch.from_numpy(owner).to(device),
         len(rows),
+        torch.from_numpy(ages).to(device),
+        flat("proximal") if all(row.proximal is not None for row in rows) else None,
     )

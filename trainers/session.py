@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -53,8 +54,11 @@ from agentgym.trainers.models import load_model, pick_device
 from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Pipeline
+from agentgym.trainers.preparation import Preparation, make_preparation
 from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
+from agentgym.trainers.shaping import shaped
+from agentgym.trainers.skips import SkipGuard
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.make import make_sync
@@ -84,6 +88,7 @@ class Session:
         self._rollouts: Rollouts | None = None
         self._sync: WeightSync | None = None
         self._metrics = MetricsWriter(folder)
+        self._guard = SkipGuard(folder, config.learner.max_skipped)
         self._make_env = env_factory(config)
         self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
 
@@ -97,6 +102,7 @@ class Session:
         self.reporter.stage("build model")
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
+        make_loss(config)  # a mistake here is reported before anything starts, too
         self._check_envs()
         if self._checkpoint is not None:
             self._restore(self._checkpoint)
@@ -186,6 +192,7 @@ class Session:
             self.step = loop.step
             self.tally.rl_cpu_s = rl_cpu_before + self._cpu(loop.rollouts) - cpu_began
             recorder.step(loop, groups, ledger, metrics)
+            self._guard.check(self.learner.skips, self.step)
             spent = config.trainer.max_cpu_seconds and self.tally.rl_cpu_s >= config.trainer.max_cpu_seconds
             last = self.step == steps or bool(spent) or self.interrupt.requested
             if last or self.step % config.trainer.checkpoint_every == 0:
@@ -276,8 +283,9 @@ class Session:
         saved = time.monotonic()
         for metrics in warm_start(self.learner, rows, config, start=tally.sft_steps):
             tally.sft_steps += 1
-            tally.sft_loss = metrics["loss"]
+            tally.sft_loss = metrics.get("loss", math.nan)
             self.reporter.advance(tally.sft_steps, loss=tally.sft_loss)
+            self._guard.check(self.learner.skips, 0)
             if self.interrupt.requested or time.monotonic() - saved > SAVE_SECONDS:
                 self.checkpoint()
                 saved = time.monotonic()
@@ -306,7 +314,7 @@ class Session:
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
         rft = self.config.trainer.control == "rejection_sampling"
-        self._credit: BatchCredit = each(accepted_only) if rft else make_credit(self.config)
+        self._credit: BatchCredit = each(accepted_only) if rft else shaped(make_credit(self.config), self.config)
         self._sources = []
         self._gold: dict[str, str] = {}
         self._answers: dict[tuple[str, str], Any] = {}
@@ -348,6 +356,7 @@ class Session:
             credit=credit,
             annotator=annotator,
             loss=supervised_loss if rft else make_loss(config),
+            preparation=Preparation() if rft else make_preparation(config),
             sync=self._weight_sync(),
             max_staleness=config.rollout.max_staleness,
             seed=config.run.seed,

@@ -8,5 +8,5 @@ from agentgym.protocols import Tokens
 
 
 def supervised_loss(tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]:
-    """Cross-entropy, in the shape of a `Loss`: advantages are the tokens' weights, old logprobs are not used."""
-    return -(tokens.logprobs * tokens.advantages * tokens.mask).sum(), {}
+    """-w_t log pi_t of each token [N]: advantages are the tokens' weights, old logprobs are not used."""
+    return -tokens.logprobs * tokens.advantages * tokens.mask, {}
