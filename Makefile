@@ -16,7 +16,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-staleness bench soak validate docs-probes clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-staleness bench mutations soak validate docs-probes clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -95,10 +95,14 @@ study-staleness: install  ## the default loss on fresh and on stale tokens, thre
 	@mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/staleness_study.py --json $(RESULTS)/staleness.json $(ARGS)
 
-bench: install  ## speed: the engine alone, the whole against TRL, sandboxes against others
+bench: install  ## speed beside others, measured anew, and BENCHMARKS.md
 	@mkdir -p $(RESULTS)
-	@for b in engine vs_trl vs_sandboxes; do \
+	@for b in engine vs_trl vs_sandboxes vs_gyms async_overlap math_verifier; do \
 	  echo "== $$b"; $(BIN)/python benchmarks/$$b.py --json $(RESULTS)/$$b.json $(ARGS) || exit 1; done
+	$(BIN)/python benchmarks/book.py
+
+mutations: install  ## plant faults in credit, losses, parsers and rows: the tests have to find each
+	$(BIN)/python tests/mutations.py $(ARGS)
 
 soak: install  ## 50,000 executions and 2,000 sessions, hostile ones among them: nothing may be left (ARGS="--scale 0.1")
 	@mkdir -p $(RESULTS)

@@ -20,6 +20,7 @@ from agentgym.errors import ConfigError
 from agentgym.sections import (
     CONTROLS,
     Config,
+    CreditConfig,
     EndpointConfig,
     EngineConfig,
     EnvConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "CONTROLS",
     "DEFAULT_RECIPE",
     "Config",
+    "CreditConfig",
     "EndpointConfig",
     "EngineConfig",
     "EnvConfig",

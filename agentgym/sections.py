@@ -172,6 +172,9 @@ class RolloutConfig(Section):
     """Assistant messages an episode may have; 0: the env's own limit."""
     max_tokens: int = Field(512, ge=1)
     """Tokens of one assistant message."""
+    max_reasoning_tokens: int = Field(0, ge=0)
+    """Tokens that a message may reason for; beyond it the reasoning is closed, and the model goes on to answer within
+    `max_tokens`. 0: no limit but that."""
     max_episode_tokens: int = Field(0, ge=0)
     """Sampled tokens of one episode; 0: no limit but the context."""
     max_seconds: float = Field(300.0, gt=0)
@@ -203,7 +206,8 @@ class TrainerConfig(Section):
     steps: int = Field(50, ge=0)
     """Learner steps."""
     credit: str = "grpo"
-    """Credit assignment, by name."""
+    """Credit assignment: grpo, rloo, reinforce_pp, turn, gigpo, bilevel_gae, progress (docs/credit.md), or your own as
+    `path.py:function`."""
     loss: str = "grpo"
     """Loss, by name or `path.py:function` (docs/algorithms.md)."""
     checkpoint_every: int = Field(10, ge=1)
@@ -214,6 +218,40 @@ class TrainerConfig(Section):
     """CPU-seconds of the RL phase after which it stops; 0: no limit."""
     control: CONTROLS = "none"
     """Controls: shuffled rewards must not learn; rejection sampling is the supervised alternative."""
+
+
+class CreditConfig(Section):
+    """Settings of the credit that `trainer.credit` names (docs/credit.md)."""
+
+    discount: float = Field(1.0, ge=0, le=1)
+    """What a reward counts for the turn before it: `turn`, `gigpo`, `progress`, `reinforce_pp`, `bilevel_gae`."""
+    baseline: Literal["batch", "group"] = "batch"
+    """`reinforce_pp`: normalised returns over the batch, or over it after the group's mean was taken off."""
+    step_weight: float = Field(1.0, ge=0)
+    """`gigpo`: weight of the comparison of turns that began in the same state."""
+    anchor: Literal["observation", "conversation"] = "observation"
+    """`gigpo`: two states are the same if what the agent was last shown is, or if all that was said is."""
+    score: Literal["env", "consistency", "gold"] = "env"
+    """`progress`: the score of a state: what the env reports of it; how much of what the agent said it had been shown;
+    or how likely the policy thinks the task's answer."""
+    score_weight: float = Field(0.5, ge=0)
+    """`progress`: weight of the change of the score beside the reward."""
+    score_discount: float = Field(0.0, ge=0, le=1)
+    """`progress`: what later changes of the score count for the turn before; 0: a turn has its own."""
+    shaping: Literal["progress", "potential"] = "progress"
+    """`progress`: the score is paid for; or it only serves as a baseline that knows the state (unbiased)."""
+    turn_lambda: float = Field(0.95, ge=0, le=1)
+    """`bilevel_gae`: lambda over turns; 1 trusts the rewards alone, 0 the critic alone."""
+    token_discount: float = Field(1.0, ge=0, le=1)
+    """`bilevel_gae`: what the value of the next token counts for this one, within a turn."""
+    token_lambda: float = Field(1.0, ge=0, le=1)
+    """`bilevel_gae`: lambda over the tokens of a turn."""
+    critic: Literal["none", "head"] = "none"
+    """`bilevel_gae`: `head`: a value head on the policy's last hidden states, which are not moved by it."""
+    critic_lr: float = Field(1e-3, gt=0)
+    """Learning rate of the value head."""
+    critic_passes: int = Field(4, ge=1)
+    """Times that the value head sees each batch."""
 
 
 class LossConfig(Section):
@@ -284,7 +322,7 @@ class LearnerConfig(Section):
     """Weight of the distance (KL) from the policy that RL began with. 0: none, and no reference is held. `loss.kl_in`
     and `loss.kl_estimator` say how."""
     std: bool = True
-    """GRPO divides by the group's standard deviation; false: Dr.GRPO."""
+    """GRPO and GiGPO divide by the group's standard deviation; false: Dr.GRPO."""
     minibatches: int = Field(1, ge=1)
     """Optimizer steps a batch."""
     agreement: float = Field(0.0, ge=0, lt=1)
@@ -348,6 +386,7 @@ class Config(Section):
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    credit: CreditConfig = Field(default_factory=CreditConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
     sft: SFTConfig = Field(default_factory=SFTConfig)

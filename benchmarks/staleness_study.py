@@ -4,8 +4,8 @@
                                          [--recipe store] [--keep DIR] [--trainer.steps=30 ...]
 
 For each seed one warm start, and from it a run for each loss and `rollout.max_staleness`: the same number of steps, and
-so of trajectories. Success is that of the sampled evaluation after the last step, none is picked; each run's with Wilson's
-95% interval, each difference from the first staleness with Student's over the seeds. The age of what was trained is
+so of trajectories. Success is that of the sampled evaluation after the last step, none is picked; each run has Wilson's
+95% interval, each difference from the first staleness has Student's over the seeds. The age of what was trained is
 that which the runs measured: a learner that is slower than play trains on older tokens, a faster one on fresh ones,
 whatever is allowed.
 

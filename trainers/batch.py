@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agentgym.types import Floats, Group, Ids, Trajectory, Turn
+from agentgym.types import GIVEN, Floats, Group, Ids, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _row(path: Sequence[tuple[Turn, Floats]], trained: set[int]) -> Row:
         span = slice(at + context, at + context + len(done.ids))
         ids[span], logprobs[span], versions[span] = done.ids, done.logprobs, done.versions
         if turn.id not in trained:
-            mask[span], advantages[span] = 1.0, advantage
+            mask[span], advantages[span] = done.versions != GIVEN, advantage
             trained.add(turn.id)
         at = span.stop
     if at:

@@ -12,9 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from agentgym.trainers.frontier import Frontier
 from agentgym.trainers.rollouts import Rollouts
-from agentgym.types import Group, GroupRequest
+from agentgym.types import GIVEN, Group, GroupRequest
+
+_LATEST = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,8 @@ class Pipeline:
 
 def oldest_version(group: Group) -> int:
     """Of any token that the policy sampled in the group; 0 where it sampled none."""
-    return min((int(turn.completion.versions.min()) for turn in _sampled(group)), default=0)
+    sampled = [turn.completion.versions for turn in _sampled(group)]
+    return min((int(versions[versions != GIVEN].min(initial=_LATEST)) for versions in sampled), default=0)
 
 
 def _sampled(group: Group) -> Sequence[Any]:

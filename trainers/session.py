@@ -12,15 +12,24 @@ from agentgym.config import Config
 from agentgym.engines.size import context_of
 from agentgym.errors import ConfigError
 from agentgym.loading import users_code
-from agentgym.protocols import Credit, Reporter, WeightSync
+from agentgym.protocols import BatchCredit, Reporter, WeightSync
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
+from agentgym.trainers.annotators import make_annotator
 from agentgym.trainers.batch import Row
-from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint, save_model
-from agentgym.trainers.credit import make_credit
+from agentgym.trainers.checkpoint import (
+    list_checkpoints,
+    load_beside,
+    load_learner_state,
+    load_state,
+    save_checkpoint,
+    save_model,
+)
+from agentgym.trainers.credit import each, make_credit
+from agentgym.trainers.credit.needs import check_needs
 from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
 from agentgym.trainers.evaluation import (
     EvalPlan,
@@ -93,8 +102,7 @@ class Session:
         self.reporter.stage("build model")
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
-        shaped(make_credit(config), config)  # a mistake here is reported before anything starts, too
-        make_loss(config)
+        make_loss(config)  # a mistake here is reported before anything starts, too
         self._check_envs()
         if self._checkpoint is not None:
             self._restore(self._checkpoint)
@@ -109,6 +117,9 @@ class Session:
         self.learner = Learner(self.model, options, torch.device(pick_device(config.learner.device)))
         if self._checkpoint is not None:
             self.learner.load_state_dict(load_learner_state(self._checkpoint))
+        self._annotator = make_annotator(config, self.learner, self.tokenizer, self._answers)
+        if self._checkpoint is not None:
+            self._annotator.load_state_dict(load_beside(self._checkpoint, "annotator"))
         self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
             self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step), self.reporter.note)
@@ -174,6 +185,7 @@ class Session:
         failures = FailureBudget(config.rollout.failure_budget, config.rollout.failure_window)
         watch = GoldWatch(self._gold, self.tally.warned)
         recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, failures, watch)
+        recorder.turns.credit = config.trainer.credit
         recorder.accounts.begin(loop.rollouts.stats())
         while self.step < steps:
             groups, ledger, metrics = loop.run_step()
@@ -225,7 +237,8 @@ class Session:
             "pipeline": pipeline.state() if pipeline else self._pipeline_state,
         }
         keep = self.config.trainer.keep_checkpoints
-        save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep)
+        beside = {"annotator": self._annotator.state_dict()}
+        save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep, beside)
 
     def close(self) -> None:
         """Nothing is left behind: no process, no shared memory."""
@@ -300,15 +313,21 @@ class Session:
 
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
+        rft = self.config.trainer.control == "rejection_sampling"
+        self._credit: BatchCredit = each(accepted_only) if rft else shaped(make_credit(self.config), self.config)
         self._sources = []
         self._gold: dict[str, str] = {}
+        self._answers: dict[tuple[str, str], Any] = {}
         for spec in self.config.all_envs:
             env = self._make_env(spec.label)
             with users_code(f"env.id = {spec.id!r}: its tasks cannot be made"):
                 tasks = env.tasks("train")
             if not len(tasks):
                 raise ConfigError(f"env.id = {spec.id!r}: has no training tasks")
+            check_needs(self.config, spec.label, env)
             self._gold[spec.label] = str(getattr(env, "gold", "gold"))
+            if self.config.credit.score == "gold":
+                self._answers |= {(spec.label, task.id): task.answer for task in tasks}
             kinds = [task.kind for task in tasks]
             self._sources.append(TaskSource(spec.label, [task.id for task in tasks], spec.weight, kinds))
 
@@ -316,7 +335,7 @@ class Session:
         config, control = self.config, self.config.trainer.control
         rollout = config.rollout
         rft = control == "rejection_sampling"
-        credit: Credit = accepted_only if rft else shaped(make_credit(config), config)
+        credit, annotator = self._credit, self._annotator
         frontier = Frontier(self._sources, rollout.group_size, config.run.seed, rollout.temperature, rollout.focus)
         pipeline = Pipeline(
             self.rollouts,
@@ -325,7 +344,7 @@ class Session:
             max_staleness=rollout.max_staleness,
             steps=config.trainer.steps,
             replace=rollout.dynamic_sampling,
-            teaches=lambda group: teaches(credit(group)),
+            teaches=lambda group: teaches(credit(annotator([group]))[0]),
         )
         if self._pipeline_state is not None:
             pipeline.restore(self._pipeline_state, self.step)
@@ -335,6 +354,7 @@ class Session:
             rollouts=self.rollouts,
             learner=self.learner,
             credit=credit,
+            annotator=annotator,
             loss=supervised_loss if rft else make_loss(config),
             preparation=Preparation() if rft else make_preparation(config),
             sync=self._weight_sync(),

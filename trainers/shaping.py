@@ -13,7 +13,7 @@ import numpy as np
 
 from agentgym.config import Config
 from agentgym.errors import ConfigError
-from agentgym.protocols import Credit
+from agentgym.protocols import BatchCredit
 from agentgym.types import Floats, Group, StopReason, Trajectory
 
 OVERLONG = (StopReason.max_tokens, StopReason.context_overflow)
@@ -28,16 +28,18 @@ def length_penalty(tokens: int, limit: int, buffer: int) -> float:
 class Shaped:
     """`credit` on rewards that are lower for long episodes; none for truncated ones, where `mask_truncated`."""
 
-    credit: Credit
+    credit: BatchCredit
     limit: int = 0
     buffer: int = 0
     penalty: float = 1.0
     mask_truncated: bool = False
 
-    def __call__(self, group: Group) -> list[list[Floats]]:
-        """As `Credit`."""
-        credit = self.credit(self._punished(group))
-        return self._filtered(group, credit) if self.mask_truncated else credit
+    def __call__(self, groups: Sequence[Group]) -> list[list[list[Floats]]]:
+        """As `BatchCredit`."""
+        credits = self.credit([self._punished(group) for group in groups])
+        if not self.mask_truncated:
+            return credits
+        return [self._filtered(group, credit) for group, credit in zip(groups, credits, strict=True)]
 
     def _punished(self, group: Group) -> Group:
         if not self.buffer:
@@ -57,7 +59,7 @@ class Shaped:
         ]
 
 
-def shaped(credit: Credit, config: Config) -> Credit:
+def shaped(credit: BatchCredit, config: Config) -> BatchCredit:
     """`credit` as the section `loss` wants it; itself where nothing is asked of length."""
     asked = config.loss
     if not asked.overlong_buffer and not asked.mask_truncated:

@@ -84,7 +84,7 @@ async def _converse(env: Env, talk: Dialogue, play: Play, limits: Limits) -> Ste
             return await _finish(env, talk, reason)
         with boundary(EnvFault, "step"):
             step = await metered(env.astep(message), talk.agent.seconds.spend_env)
-        talk.observe(step.messages, step.reward)
+        talk.observe(step.messages, step.reward, step.score)
         if step.done:
             return step
         if reason := _spent(talk, limits, sampled):
@@ -120,7 +120,7 @@ async def _finish(env: Env, talk: Talk, reason: StopReason) -> Step:
         return await talk.stop(reason)
     with boundary(EnvFault, "finish"):
         end = await env.finish(reason)
-    talk.pay(end.reward)
+    talk.pay(end.reward, end.score)
     return end
 
 
@@ -162,4 +162,5 @@ def _trajectory(play: Play, task: Task, talk: Talk | None, end: Step, error: str
         metrics={**end.metrics, "turns": len(turns), "rewrites": talk.rewrites if talk else 0, **own},
         seconds={"wall": wall},
         error=error if error or scored else "the env ended the episode without scoring it",
+        start_score=talk.start_score if talk else None,
     )

@@ -123,12 +123,16 @@ def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent | ProgramAgent] | tuple
         return _chat_agent(spec)
     from agentgym.engines.make import make_engine
     from agentgym.rollout.make import make_parser, make_renderer
+    from agentgym.rollout.thinking import ThinkingEngine
 
     engine = make_engine(spec.config, spec.model_path, version=spec.version)
     renderer = make_renderer(spec.model_path, spec.config)
+    parser = make_parser(renderer)
+    budget = spec.config.rollout.max_reasoning_tokens
+    asked = ThinkingEngine(engine, renderer, parser, budget) if budget else engine
     if program is not None:
-        return engine, ProgramAgent(engine, renderer, make_parser(renderer), program)
-    return engine, Agent(engine, renderer, make_parser(renderer))
+        return engine, ProgramAgent(asked, renderer, parser, program)
+    return engine, Agent(asked, renderer, parser)
 
 
 def _chat_agent(spec: WorkerSpec) -> tuple[ChatEndpoint, ChatAgent]:
@@ -161,7 +165,7 @@ def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[st
         env = known[env_id]
         args = {**env.args, **env.demo_args} if demonstrations else dict(env.args)
         made = make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=args)
-        return _with_sandbox(_with_rewards(made, env), config)
+        return _with_score(_with_sandbox(_with_rewards(made, env), config), config)
 
     return make
 
@@ -172,6 +176,16 @@ def _with_rewards(env: Any, told: EnvConfig) -> Any:
         if not hasattr(env, "use_rewards"):
             raise ConfigError(f"env.rewards: {type(env).__name__} takes no graders by name (a ToolEnv has use_rewards)")
         env.use_rewards(**told.rewards)
+    return env
+
+
+def _with_score(env: Any, config: Config) -> Any:
+    """The env, reporting the score of its states where the configuration's credit needs it from there."""
+    if config.trainer.credit == "progress" and config.credit.score != "gold":
+        if hasattr(env, "use_score"):
+            env.use_score(config.credit.score)
+        elif config.credit.score != "env":  # it may report scores of its own accord, in its steps
+            raise ConfigError(f"credit.score: {type(env).__name__} cannot be scored by name (a ToolEnv has use_score)")
     return env
 
 

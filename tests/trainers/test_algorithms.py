@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,16 @@ import pytest
 import torch
 
 from agentgym.config import Config, load_config
-from agentgym.trainers import credit as credits
+from agentgym.trainers.annotators import make_annotator
 from agentgym.trainers.batch import Row, build_rows
+from agentgym.trainers.credit import make_credit
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.losses import NAMES, make_loss, supervised_loss
 from agentgym.trainers.losses.choice import LOSSES
 from agentgym.trainers.preparation import make_preparation
 from agentgym.trainers.shaping import shaped
 from agentgym.trainers.warm_start import rl_options, sft_options
-from agentgym.types import Floats, Group
+from agentgym.types import Group
 from tests.trainers.test_learner import tiny
 
 MakeGroup = Callable[..., Group]
@@ -33,22 +33,15 @@ BLOCKS = dict(re.findall(r"^### ([\w-]+)\n(?:(?!^### ).)*?^```toml\n(.*?)^```", 
 
 
 def config_of(name: str, folder: Path) -> Config:
-    told = tomllib.loads(BLOCKS[name])
-    wanted = told.get("trainer", {}).get("credit", "grpo")
-    if wanted not in credits.NAMES:
-        pytest.skip(f"there is no credit {wanted!r} yet")
     (folder / f"{name}.toml").write_text(BLOCKS[name])
     return load_config(folder / f"{name}.toml")
 
 
-def credited(config: Config, groups: Sequence[Group]) -> list[list[list[Floats]]]:
-    credit = shaped(credits.make_credit(config), config)
-    return [credit(group) for group in groups]
-
-
 def played(config: Config, groups: Sequence[Group], learner: Learner) -> list[Row]:
     """The groups' rows, as if versions of the model a few steps ago had sampled them."""
-    batch = build_rows(groups, credited(config, groups), version=2, max_staleness=4).rows
+    noted = make_annotator(config, learner, None, {})(groups)
+    credit = shaped(make_credit(config), config)(noted)
+    batch = build_rows(noted, credit, version=2, max_staleness=4).rows
     rng = np.random.default_rng(0)
     return [
         replace(row, logprobs=(p + 0.05 * rng.normal(size=len(p)).astype(np.float32)) * row.mask)

@@ -274,7 +274,7 @@ def test_the_mean_of_k1_and_of_k3_is_the_divergence(estimator: Estimator) -> Non
 
 
 def expected_gradients(estimator: Estimator, *, correct: bool, fresh: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss's over all samples of the policy that sampled (itself where `fresh`), and that of the divergence."""
+    """Of the loss over all samples of the policy that sampled (itself where `fresh`), and the divergence's."""
     logits, reference = tensors(0.3, -1.0, 0.7).requires_grad_(), tensors(0.1, 0.2, -0.5).log_softmax(-1)
     policy = logits.log_softmax(-1)
     old = policy.detach() if fresh else tensors(0.9, -0.4, -0.2).log_softmax(-1)

@@ -11,12 +11,13 @@ import pytest
 
 from agentgym.config import load_config
 from agentgym.errors import ConfigError
+from agentgym.trainers.credit import each
 from agentgym.trainers.credit.grpo import grpo
 from agentgym.trainers.shaping import Shaped, length_penalty, shaped
 from agentgym.types import Group, StopReason
 
 MakeGroup = Callable[..., Group]
-plain: Any = partial(grpo, std=False)
+plain: Any = each(partial(grpo, std=False))
 
 
 def test_the_penalty_by_hand() -> None:
@@ -31,7 +32,7 @@ def test_longer_episodes_are_worth_less_in_the_comparison(make_group: MakeGroup)
     group = make_group([1.0, 1.0, None], turns=[1, 3, 1])
     sizes = [t.sampled_tokens for t in group.trajectories]
     assert sizes[:2] == [1, 6]
-    found = Shaped(plain, limit=8, buffer=4, penalty=0.4)(group)
+    found = Shaped(plain, limit=8, buffer=4, penalty=0.4)([group])[0]
     # 2 of the 4 tokens of the buffer are used: 0.2 less for the second
     assert first(found) == [0.1, -0.1, 0.0]
     assert [t.reward for t in group.trajectories] == [1.0, 1.0, None]
@@ -41,7 +42,7 @@ def test_what_ran_out_of_tokens_counts_in_the_comparison_and_is_not_learnt_from(
     group = make_group([1.0, 0.0, 0.0, 0.0], turns=[1] * 4)
     reasons = (StopReason.completed, StopReason.max_tokens, StopReason.context_overflow, StopReason.max_turns)
     cut = tuple(replace(t, stop_reason=r) for t, r in zip(group.trajectories, reasons, strict=True))
-    found = Shaped(plain, mask_truncated=True)(replace(group, trajectories=cut))
+    found = Shaped(plain, mask_truncated=True)([replace(group, trajectories=cut)])[0]
     assert first(found) == [0.75, 0.0, 0.0, -0.25]
 
 

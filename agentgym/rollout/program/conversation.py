@@ -70,8 +70,12 @@ class ProgramConversation:
         named = {f"branches_{cause}": float(count) for cause, count in sorted(causes.items())}
         return {"branches": float(sum(causes.values())), **named, "malformed": float(self._answering.malformed)}
 
-    def pay(self, reward: float) -> None:
-        self._branches.pay(reward)
+    @property
+    def start_score(self) -> float | None:
+        return self.start.score
+
+    def pay(self, reward: float, score: float | None = None) -> None:
+        self._branches.pay(reward, score=score)
 
     # -- the episode -----------------------------------------------------------------------------------------------
 
@@ -161,7 +165,7 @@ class ProgramConversation:
             step = await metered(self._env.astep(message), self.agent.seconds.spend_env)
         if not step.done:  # the env's user has more to say, and nobody is there to hear it
             return await self._finish(StopReason.completed)
-        self.pay(step.reward)
+        self.pay(step.reward, step.score)
         return step
 
     async def _own_reward(self, value: Any) -> Step:
@@ -192,7 +196,7 @@ class ProgramConversation:
     async def _finish(self, reason: StopReason) -> Step:
         with boundary(EnvFault, "finish"):
             step = await self._env.finish(reason)
-        self.pay(step.reward)
+        self.pay(step.reward, step.score)
         return step
 
     async def stop(self, reason: StopReason) -> Step:
@@ -223,10 +227,7 @@ class ProgramConversation:
         told = message if number is None else self.turns[number].message  # as it was parsed: with its errors
         with self._working():
             step = await self._step(told)
-            if number is not None and step.reward:
-                self._branches.pay(step.reward, number)
-            elif step.reward:
-                self.pay(step.reward)
+            self._branches.pay(step.reward, -1 if number is None else number, step.score)
             if step.done:
                 if number is not None:
                     self._branches.observe(number, step.messages)
