@@ -31,14 +31,28 @@ class Fault:
 
 
 CREDIT, LOSSES, PARSERS = "tests/trainers/test_credit.py", "tests/trainers/test_losses.py", "tests/rollout/parsers"
+OBJECTIVE, PREPARATION = "tests/trainers/test_objective.py", "tests/trainers/test_preparation.py"
 FAULTS = (
     Fault("trainers/credit/grpo.py", "t.reward - mean) * scale", "t.reward + mean) * scale", CREDIT),
     Fault("trainers/credit/grpo.py", "rewards.std()", "rewards.var()", CREDIT),
     Fault("trainers/credit/grpo.py", "if t.reward is not None]", "]", CREDIT),
     Fault("trainers/losses/grpo.py", "torch.minimum", "torch.maximum", LOSSES),
     Fault("trainers/losses/grpo.py", "clamp(1 - clip_low", "clamp(1 - clip_high", LOSSES),
-    Fault("trainers/losses/grpo.py", "(gain * mask)", "(gain)", LOSSES),
-    Fault("trainers/losses/kl.py", "0.5 * (", "(", LOSSES),
+    Fault("trainers/losses/grpo.py", "-gain * tokens.mask", "-gain", LOSSES),
+    Fault("trainers/losses/grpo.py", "(advantages < 0) & ", "", LOSSES),
+    Fault("trainers/losses/kl.py", "0.5 * apart", "apart", LOSSES),
+    Fault("trainers/losses/kl.py", "ratio.detach() if", "ratio if", LOSSES),
+    Fault("trainers/losses/gspo.py", "mean=True", "mean=False", LOSSES),
+    Fault("trainers/losses/cispo.py", "ratio.clamp(low, high)", "ratio", LOSSES),
+    Fault("trainers/losses/sapo.py", " * 4 / tau", "", LOSSES),
+    Fault("trainers/losses/dppo.py", "outward & (apart > delta)", "apart > delta", LOSSES),
+    Fault("trainers/losses/correction.py", "losses * weight", "losses", LOSSES),
+    Fault("trainers/losses/proximal.py", "age / (age + done)", "age / (age + 1)", LOSSES),
+    Fault("trainers/losses/aggregate.py", "row.trained > 0 for", "1 for", OBJECTIVE),
+    Fault("trainers/objective.py", "losses - self.entropy", "losses + self.entropy", OBJECTIVE),
+    Fault("trainers/preparation.py", "penalties[t] + discount * ahead", "penalties[t]", PREPARATION),
+    Fault("trainers/preparation.py", "gap > largest", "gap >= largest", PREPARATION),
+    Fault("trainers/skips.py", "self.in_a_row = 0", "pass", "tests/trainers/test_skips.py"),
     Fault("trainers/batch.py", "<= max_staleness)", "<= max_staleness + 1)", "tests/trainers/test_batch.py"),
     Fault("trainers/batch.py", "done.versions != GIVEN", "1.0", "tests/rollout/test_thinking.py"),
     Fault("trainers/batch.py", "if turn.id not in trained:", "if True:", "tests/trainers/test_batch.py"),

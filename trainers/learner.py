@@ -160,7 +160,7 @@ class Learner:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
 
-    def _update(self, rows: list[Row]) -> float:
+    def _update(self, rows: Sequence[Row] = ()) -> float:
         """One optimizer step, or none where the gradient is not finite: then `rows` are to blame. Returns its norm."""
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip))
         if math.isfinite(norm):

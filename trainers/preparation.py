@@ -34,13 +34,15 @@ class Preparation:
     def __call__(self, rows: Sequence[Row], learner: Learner) -> tuple[list[Row], dict[str, float]]:
         """The rows as they are to be trained, and metrics that are means over their trained tokens."""
         prepared, metrics = list(rows), dict[str, float]()
-        tokens = max(1, sum(row.trained for row in prepared))
-        if self.kl and prepared:
+        tokens = sum(row.trained for row in prepared)
+        if not tokens:
+            return prepared, metrics
+        if self.kl:
             held = learner.logprobs(prepared, reference=True)
             pairs = [self._penalised(row, logprobs) for row, logprobs in zip(prepared, held, strict=True)]
             prepared = [row for row, _ in pairs]
             metrics["kl_ref"] = sum(distance for _, distance in pairs) / tokens
-        if prepared and (self.second_moment or (self.anchor == "recompute" and learner.options.minibatches > 1)):
+        if self.second_moment or (self.anchor == "recompute" and learner.options.minibatches > 1):
             prepared = [replace(r, proximal=p) for r, p in zip(prepared, learner.logprobs(prepared), strict=True)]
         if self.second_moment:
             prepared, dropped = second_moment(prepared, self.second_moment)

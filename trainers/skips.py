@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ class Skips:
     def stepped(self) -> None:
         self.in_a_row = 0
 
-    def left_out(self, rows: list[Row]) -> None:
+    def left_out(self, rows: Sequence[Row]) -> None:
         self.total += 1
         self.in_a_row += 1
         self.rows += rows
