@@ -16,7 +16,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-staleness bench mutations soak validate docs-probes clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-staleness study-credit bench mutations soak validate docs-probes clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -90,6 +90,10 @@ controls: install  ## RL beside shuffled rewards and rejection sampling
 study-seeds: install  ## the default run under three seeds
 	@mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/seeds.py --json $(RESULTS)/seeds.json $(ARGS)
+
+study-credit: install  ## which credit learns more, from one warm start: two lookups and parcels, three seeds
+	@mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/credit_study.py --json $(RESULTS)/credit_study.json $(ARGS)
 
 study-staleness: install  ## the default loss on fresh and on stale tokens, three seeds (ARGS="--losses grpo,decoupled")
 	@mkdir -p $(RESULTS)

@@ -72,9 +72,10 @@ class ValueHead(Annotator):
         x, y = torch.cat(states), torch.from_numpy(np.concatenate(wanted)).to(self.learner.device)
         with torch.no_grad():
             apart = y - self._values(x)
+        spread = float(y.var(correction=0))
         figures = {
             "critic/loss": float(apart.square().mean()),
-            "critic/explained": 1.0 - float(apart.var(correction=0) / y.var(correction=0).clamp_min(1e-12)),
+            "critic/explained": 1.0 - float(apart.var(correction=0)) / spread if spread else 0.0,
         }
         order = torch.Generator().manual_seed(self.seed)
         for _ in range(self.options.critic_passes):
@@ -117,7 +118,9 @@ class ValueHead(Annotator):
                 hidden = self.learner.model.base_model(input_ids=given, use_cache=False).last_hidden_state.float()
             for row, ((g, i), path) in enumerate(batch):
                 for turn, span in path.spans:
-                    yield (g, i, turn), hidden[row, span.start - 1 : span.stop - 1]
+                    first = max(span.start, 1)  # nothing comes before the first token of all: its state is its own
+                    known = hidden[row, first - 1 : span.stop - 1]
+                    yield (g, i, turn), torch.cat([hidden[row, : first - span.start], known])
 
 
 def _within(rows: Sequence[tuple[tuple[int, int], Path]], budget: int) -> Iterator[list[tuple[tuple[int, int], Path]]]:

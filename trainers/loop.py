@@ -49,12 +49,13 @@ class Loop:
         drawn = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
         drawn = self._timed("annotate", lambda: self._annotated(drawn))
         groups = drawn.groups
-        credits = self._timed("credit", lambda: self.credit([self.prepare(group) for group in groups]))
+        prepared = [self.prepare(group) for group in groups]
+        credits = self._timed("credit", lambda: self.credit(prepared))
         batch = self._timed("batch", lambda: self._rows(groups, credits))
         gap = self._timed("probe", lambda: self.probe.check(batch.rows) if self.probe else None)
         scale = self.lr_scale(self.step)
         trained = self._timed("fwd_bwd", lambda: self._learn(batch, scale))
-        noted = self._timed("critic", lambda: self.annotator.learn(groups))
+        noted = self._timed("critic", lambda: self.annotator.learn(prepared))
         ledger = self._ledger(drawn, credits)
         self.step += 1
         self._timed("weight_sync", self.publish)

@@ -55,7 +55,7 @@ def centred(values: Values, *, std: bool, eps: float) -> Values:
     if len(values) < 2 or values.min() == values.max():
         return np.zeros_like(values)
     apart: Values = values - values.mean()
-    return apart / (values.std() + eps) if std else apart
+    return apart * (1.0 / (values.std() + eps)) if std else apart
 
 
 def leave_one_out(group: Group, values: Sequence[Values]) -> list[Values]:

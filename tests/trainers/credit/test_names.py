@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +129,16 @@ def test_one_s_own_over_the_batch(own: str) -> None:
 def test_what_does_not_fit_is_said(own: str, name: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         credit_of(f"trainer.credit={own}:{name}")
+
+
+def test_the_page_s_settings_are_ones() -> None:
+    """Every TOML block of docs/credit.md is a configuration, and those that name a credit make one."""
+    page = (Path(__file__).parents[3] / "docs" / "credit.md").read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    named = set()
+    for block in blocks:
+        config = load_config(None, tomllib.loads(block))
+        make_credit(config)
+        named.add(config.trainer.credit)
+    assert named == set(NAMES) - {"rloo"}
+    assert all(f"| `{name}` |" in page for name in NAMES)

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentgym.config import load_config
@@ -26,6 +26,7 @@ ALL: dict[str, Callable[..., list[list[list[Floats]]]]] = {
     "gigpo, conversation": each(partial(gigpo, anchor="conversation", discount=0.9)),
     "progress, potential": each(partial(progress, shaping="potential", discount=0.5)),
 }
+QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no defect
 SMALL = st.floats(-5, 5, width=32)
 
 
@@ -82,7 +83,7 @@ def groups(draw: st.DrawFn) -> Group:
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=25, deadline=None)
+@settings(QUIET, max_examples=25)
 @given(st.lists(groups(), min_size=1, max_size=2))
 def test_shapes_zeros_and_finite_numbers(name: str, given: list[Group]) -> None:
     credits = ALL[name](given)
@@ -102,7 +103,7 @@ def flat(rows: list[Floats]) -> Floats:
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=15, deadline=None)
+@settings(QUIET, max_examples=15)
 @given(groups(), st.randoms(use_true_random=False))
 def test_the_order_of_trajectories_does_not_matter(name: str, given: Group, rng: object) -> None:
     order = list(range(len(given.trajectories)))
@@ -114,7 +115,7 @@ def test_the_order_of_trajectories_does_not_matter(name: str, given: Group, rng:
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=15, deadline=None)
+@settings(QUIET, max_examples=15)
 @given(groups())
 def test_the_unscored_are_in_no_statistic(name: str, given: Group) -> None:
     kept = [i for i, t in enumerate(given.trajectories) if t.reward is not None]
