@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from agentgym.protocols import Loss, Tokens
-from agentgym.trainers.logprobs import token_logprobs
 from agentgym.trainers.losses import k2_penalty
 from agentgym.trainers.micro import Micro
 
@@ -21,9 +20,9 @@ class Objective:
     temperature: float = 1.0
     kl: float = 0.0
 
-    def __call__(self, model: Any, reference: Any, micro: Micro) -> tuple[torch.Tensor, dict[str, float]]:
+    def __call__(self, policy: Any, reference: Any, micro: Micro) -> tuple[torch.Tensor, dict[str, float]]:
         """The sum (a scalar with a gradient) and sums of metrics. `reference` is used where there is a `kl`."""
-        logprobs, entropy = token_logprobs(model, micro.ids, micro.mask, self.temperature)
+        logprobs, entropy = policy(micro, self.temperature)
         tokens = Tokens(
             logprobs=logprobs,
             old_logprobs=micro.old_logprobs,
@@ -46,5 +45,12 @@ class Objective:
     def _distance(self, reference: Any, micro: Micro, logprobs: torch.Tensor) -> torch.Tensor:
         """k2 from the reference, summed over tokens."""
         with torch.no_grad():
-            held, _ = token_logprobs(reference, micro.ids, micro.mask, self.temperature)
+            held, _ = reference(micro, self.temperature)
         return k2_penalty(logprobs, held)
+
+    def nothing(self, policy: Any, reference: Any, micro: Micro) -> torch.Tensor:
+        """0, by the same passes: what a rank without rows does for the company of the others."""
+        value: torch.Tensor = policy(micro, self.temperature)[0].sum()
+        if self.kl:
+            self._distance(reference, micro, value)
+        return value
