@@ -331,9 +331,19 @@ class LearnerConfig(Section):
     max_skipped: int = Field(8, ge=1)
     """Optimizer steps in a row, left out as their loss or gradient was not finite, after which the run stops."""
     tokens_per_microbatch: int = Field(8192, ge=1)
-    """Padded tokens of one forward and backward pass."""
-    ranks: int = Field(1, ge=1, le=1)
-    """Learner processes (more than one comes with the distributed learner)."""
+    """Tokens of one forward and backward pass, padding included; a longer row has one of its own."""
+    layout: Literal["auto", "packed", "padded"] = "auto"
+    """Rows of a micro-batch one after the other, or each padded to the longest; auto: packed where the model can."""
+    attention: str = "auto"
+    """By transformers' name, as `flash_attention_2`; auto: torch's kernels, also over packed rows."""
+    recompute: bool = False
+    """Activation checkpointing: only each block's input is kept, the rest is computed again in the backward pass."""
+    compile: bool = False
+    """torch.compile on each block."""
+    ranks: int = Field(1, ge=1)
+    """Learner processes; the weights are sharded over them (FSDP2). A GPU each, or gloo on the CPU."""
+    timeout: float = Field(600.0, gt=0)
+    """Seconds that a rank waits for the others before the run ends."""
     device: str = "auto"
     """`cpu`, `cuda`; auto: a GPU where there is one."""
     threads: int = Field(1, ge=1)

@@ -37,9 +37,9 @@ def save_checkpoint(
     import torch
 
     def fill(staging: Path) -> None:
-        learner.model.save_pretrained(staging)
+        learner.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
-        torch.save(learner.state_dict(), staging / "learner.pt")
+        learner.save_state(staging)
         for name, more in (beside or {}).items():
             if more:
                 torch.save(dict(more), staging / f"{name}.pt")
@@ -53,7 +53,7 @@ def save_checkpoint(
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load."""
+    """A Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load; `model` may be a learner."""
 
     def fill(staging: Path) -> None:
         model.save_pretrained(staging)
@@ -109,13 +109,6 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def load_state(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((path / "state.json").read_text())
-    return state
-
-
-def load_learner_state(path: Path) -> dict[str, Any]:
-    import torch
-
-    state: dict[str, Any] = torch.load(path / "learner.pt", map_location="cpu", weights_only=True)
     return state
 
 

@@ -9,14 +9,18 @@ import numpy as np
 import torch
 
 from agentgym.trainers.batch import Row
+from agentgym.trainers.packing import Layout
+from agentgym.trainers.segments import Stack, stacks_of
 
 
 @dataclass(frozen=True, slots=True)
 class Micro:
     """ids [B, L] int64 and mask [B, L] bool; of the N masked tokens, in row-major order, the tensors [N].
 
-    Padding lies after every real token, so that a causal model needs no attention mask. `row` is the index of the row
-    that a token belongs to, 0 to `rows` - 1; `age` is how many versions before the one being trained it was sampled.
+    Padded: a row each, padding after every real token, so that a causal model needs no attention mask. Packed: B = 1,
+    rows one after the other, `positions` [1, L] int64 that begin anew with each, `stacks` for the attention. `row` is
+    the index of the row that a token belongs to, 0 to `rows` - 1; `age` is how many versions before the one being
+    trained a token was sampled.
     """
 
     ids: torch.Tensor
@@ -27,16 +31,18 @@ class Micro:
     rows: int
     age: torch.Tensor
     proximal: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    stacks: tuple[Stack, ...] | None = None
 
 
-def lay_out(rows: Sequence[Row], device: torch.device) -> Micro:
-    """Right-padded to the longest row."""
-    width = max(len(row.ids) for row in rows)
-    ids = np.zeros((len(rows), width), np.int64)
-    mask = np.zeros((len(rows), width), np.bool_)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = row.ids
-        mask[i, : len(row.ids)] = row.mask > 0
+def lay_out(rows: Sequence[Row], device: torch.device, layout: Layout = "padded", *, segments: bool = True) -> Micro:
+    """`rows` in descending length. Without `segments` whoever attends has to tell packed rows by their positions.
+
+    No rows at all make a micro-batch without a masked token: a pass for the company of other ranks.
+    """
+    rows = rows or [_nothing()]
+    ids, mask, positions = _packed(rows) if layout == "packed" else _padded(rows)
+    stacks = stacks_of([len(row.ids) for row in rows], device) if layout == "packed" and segments else None
     owner = np.repeat(np.arange(len(rows)), [row.trained for row in rows])
 
     def flat(name: str) -> torch.Tensor:
@@ -44,12 +50,37 @@ def lay_out(rows: Sequence[Row], device: torch.device) -> Micro:
 
     ages = np.concatenate([(row.version - row.versions[row.mask > 0]).astype(np.float32) for row in rows])
     return Micro(
-        torch.from_numpy(ids).to(device),
-        torch.from_numpy(mask).to(device),
+        ids.to(device),
+        mask.to(device),
         flat("logprobs"),
         flat("advantages"),
         torch.from_numpy(owner).to(device),
         len(rows),
         torch.from_numpy(ages).to(device),
         flat("proximal") if all(row.proximal is not None for row in rows) else None,
+        None if positions is None else positions.to(device),
+        stacks,
     )
+
+
+def _padded(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, None]:
+    """Right-padded to the longest row."""
+    width = max(len(row.ids) for row in rows)
+    ids = np.zeros((len(rows), width), np.int64)
+    mask = np.zeros((len(rows), width), np.bool_)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = row.ids
+        mask[i, : len(row.ids)] = row.mask > 0
+    return torch.from_numpy(ids), torch.from_numpy(mask), None
+
+
+def _packed(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = np.concatenate([row.ids for row in rows]).astype(np.int64)
+    mask = np.concatenate([row.mask > 0 for row in rows])
+    positions = np.concatenate([np.arange(len(row.ids)) for row in rows])
+    return torch.from_numpy(ids)[None], torch.from_numpy(mask)[None], torch.from_numpy(positions)[None]
+
+
+def _nothing() -> Row:
+    none = np.zeros(2, np.float32)
+    return Row(np.zeros(2, np.int32), none, none, none, np.zeros(2, np.int32))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 
 from agentgym.protocols import Loss, Tokens
-from agentgym.trainers.logprobs import token_logprobs
 from agentgym.trainers.losses.aggregate import Aggregate, token_weights
 from agentgym.trainers.losses.choice import Anchor
 from agentgym.trainers.losses.kl import Estimator, kl_loss
@@ -43,11 +42,9 @@ class Objective:
     length: int = 1
     anchor: Anchor = "behaviour"
 
-    def __call__(self, model: Any, reference: Any, micro: Micro, done: float = 0.0) -> Evaluated:
+    def __call__(self, policy: Any, reference: Any, micro: Micro, done: float = 0.0) -> Evaluated:
         """`reference` is used where there is a `kl`; `done` is the share of the step's minibatches before this one."""
-        logprobs, entropy = token_logprobs(
-            model, micro.ids, micro.mask, self.temperature, entropy_grad=self.entropy > 0
-        )
+        logprobs, entropy = policy(micro, self.temperature, entropy_grad=self.entropy > 0)
         tokens = Tokens(
             logprobs=logprobs,
             old_logprobs=micro.old_logprobs,
@@ -83,7 +80,15 @@ class Objective:
     def _held(self, reference: Any, micro: Micro) -> torch.Tensor:
         """The reference's logprobs, [N]."""
         with torch.no_grad():
-            return token_logprobs(reference, micro.ids, micro.mask, self.temperature)[0]
+            held: torch.Tensor = reference(micro, self.temperature)[0]
+        return held
+
+    def nothing(self, policy: Any, reference: Any, micro: Micro) -> torch.Tensor:
+        """0, by the same passes: what a rank without rows does for the company of the others."""
+        value: torch.Tensor = policy(micro, self.temperature)[0].sum()
+        if self.kl:
+            self._held(reference, micro)
+        return value
 
 
 def _not_finite(losses: torch.Tensor, micro: Micro) -> tuple[int, ...]:

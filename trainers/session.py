@@ -20,14 +20,7 @@ from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.annotators import make_annotator
 from agentgym.trainers.batch import Row
-from agentgym.trainers.checkpoint import (
-    list_checkpoints,
-    load_beside,
-    load_learner_state,
-    load_state,
-    save_checkpoint,
-    save_model,
-)
+from agentgym.trainers.checkpoint import list_checkpoints, load_beside, load_state, save_checkpoint, save_model
 from agentgym.trainers.credit import each, make_credit
 from agentgym.trainers.credit.needs import check_needs
 from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
@@ -50,11 +43,12 @@ from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import teaches
 from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
-from agentgym.trainers.models import load_model, pick_device
+from agentgym.trainers.models import load_model
 from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Pipeline
 from agentgym.trainers.preparation import Preparation, make_preparation
+from agentgym.trainers.ranks.make import make_learner
 from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
 from agentgym.trainers.shaping import shaped
@@ -87,6 +81,7 @@ class Session:
         self._shown: list[Demonstration] | None = None
         self._rollouts: Rollouts | None = None
         self._sync: WeightSync | None = None
+        self._learner: Learner | None = None
         self._metrics = MetricsWriter(folder)
         self._guard = SkipGuard(folder, config.learner.max_skipped)
         self._make_env = env_factory(config)
@@ -105,26 +100,26 @@ class Session:
         make_loss(config)  # a mistake here is reported before anything starts, too
         self._check_envs()
         if self._checkpoint is not None:
-            self._restore(self._checkpoint)
+            model = self._restore(self._checkpoint)
         else:
             self.folder.rewind(0)  # of a run that was stopped before its first checkpoint, all is done again
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
-            self.model, self.tokenizer, self._model_path = asyncio.run(origin)
-        config.engine.max_context = context_of(self.model.config, config.engine.max_context)
+            model, self.tokenizer, self._model_path = asyncio.run(origin)
+        config.engine.max_context = context_of(model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
         options = sft_options(config) if warming else rl_options(config)
-        self.learner = Learner(self.model, options, torch.device(pick_device(config.learner.device)))
+        self._learner = make_learner(config, model, options)
         if self._checkpoint is not None:
-            self.learner.load_state_dict(load_learner_state(self._checkpoint))
+            self.learner.load_state(self._checkpoint)
         self._annotator = make_annotator(config, self.learner, self.tokenizer, self._answers)
         if self._checkpoint is not None:
             self._annotator.load_state_dict(load_beside(self._checkpoint, "annotator"))
         self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
             self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step), self.reporter.note)
-        size = sum(p.numel() for p in self.model.parameters())
-        self.reporter.note(f"{type(self.model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
+        size = sum(p.numel() for p in self.learner.model.parameters())
+        self.reporter.note(f"{type(model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
 
     def warm_start(self) -> None:
         """Supervised learning on demonstrations, where the config asks for it."""
@@ -136,7 +131,7 @@ class Session:
         self.tally.warm = True
         if self._rollouts is not None:
             self._rollouts.ready()  # it loads the model from the folder that is now replaced
-        save_model(self.model, self.tokenizer, self.folder.model)
+        save_model(self.learner, self.tokenizer, self.folder.model)
         self.checkpoint()
 
     def evaluate(self, when: str) -> dict[str, Any]:
@@ -210,7 +205,7 @@ class Session:
     def finish(self, after: dict[str, Any]) -> dict[str, Any]:
         """Save the model as a Hugging Face folder and write the summary."""
         self.reporter.stage("save")
-        save_model(self.model, self.tokenizer, self.folder.model)
+        save_model(self.learner, self.tokenizer, self.folder.model)
         summary = self.summary(after)
         self.folder.write_summary(summary)
         self._metrics.close()
@@ -246,9 +241,16 @@ class Session:
             self._rollouts.close()
         if self._sync is not None:
             self._sync.close()
+        if self._learner is not None:
+            self._learner.close()
         self.interrupt.close()
 
     # ---- parts ----
+
+    @property
+    def learner(self) -> Learner:
+        assert self._learner is not None, "build() comes first"
+        return self._learner
 
     @property
     def rollouts(self) -> Rollouts:
@@ -299,9 +301,8 @@ class Session:
                 self.reporter.note(f"{chosen.env_id or 'env'} holds no tasks out: evaluated on its training tasks")
         return sets
 
-    def _restore(self, path: Any) -> None:
+    def _restore(self, path: Any) -> Any:
         self._model_path = str(path)
-        self.model = load_model(str(path), self.config.model.dtype)
         self.tokenizer = load_tokenizer(str(path))
         state = load_state(path)
         self.step = state["step"]
@@ -310,6 +311,7 @@ class Session:
         self._clock.resumed(self.tally)
         self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
+        return load_model(str(path), self.config.model.dtype)
 
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
@@ -369,17 +371,17 @@ class Session:
         return loop
 
     def _probe(self) -> GapProbe | None:
-        size = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        size = sum(p.numel() * p.element_size() for p in self.learner.model.parameters())
         keep = self.config.rollout.max_staleness + 1
         return GapProbe(self.learner, keep=keep) if size * (keep + 1) <= PROBE_BYTES else None
 
     def _weight_sync(self) -> WeightSync:
         if self._sync is None:
-            self._sync = make_sync(self.config, self.model, self._model_path, self.folder.path / "weights")
+            self._sync = make_sync(self.config, self.learner, self._model_path, self.folder.path / "weights")
         return self._sync
 
     def _publish(self) -> None:
-        self.rollouts.update(self._weight_sync().publish(self.step, dict(self.model.named_parameters())))
+        self.rollouts.update(self._weight_sync().publish(self.step, self.learner.weights()))
 
     def _cpu(self, rollouts: Rollouts) -> float:
         return time.process_time() + rollouts.stats()["cpu_s"]

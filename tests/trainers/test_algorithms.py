@@ -20,6 +20,7 @@ from agentgym.trainers.credit import make_credit
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.losses import NAMES, make_loss, supervised_loss
 from agentgym.trainers.losses.choice import LOSSES
+from agentgym.trainers.policy import Policy
 from agentgym.trainers.preparation import make_preparation
 from agentgym.trainers.shaping import shaped
 from agentgym.trainers.warm_start import rl_options, sft_options
@@ -60,7 +61,7 @@ def test_each_block_trains(name: str, make_group: MakeGroup, tmp_path: Path) -> 
     learner = Learner(tiny(), rl_options(config))
     learner.hold_here()
     if config.learner.kl:
-        learner.reference = tiny(seed=1)
+        learner.reference = Policy(tiny(seed=1))
     groups = [make_group([1.0, 0.0, 0.5, 0.0], [2, 1, 3, 2]), make_group([0.0, 1.0, 1.0, None], [3, 2, 1, 2])]
     rows, figures = make_preparation(config)(played(config, groups, learner), learner)
     before = weights(learner)

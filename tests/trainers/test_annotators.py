@@ -13,7 +13,6 @@ from agentgym.trainers.credit.bilevel_gae import bilevel_gae
 from agentgym.trainers.critic import ValueHead
 from agentgym.trainers.gold_likelihood import GoldLikelihood
 from agentgym.trainers.learner import Learner, LearnerOptions
-from agentgym.trainers.logprobs import token_logprobs
 from agentgym.trainers.paths import ids_before, paths
 from agentgym.types import Group, Trajectory
 from tests.trainers.conftest import trajectory, turn
@@ -129,10 +128,9 @@ def test_the_likelihood_of_the_answer_before_each_turn(learner: Learner) -> None
     expected = []
     for before in ids_before(tree()):
         ids = torch.tensor([[*before.tolist(), 20, 21]])
-        mask = torch.zeros_like(ids, dtype=torch.bool)
-        mask[0, -2:] = True
         with torch.no_grad():
-            expected.append(float(token_logprobs(learner.model, ids, mask, 1.0)[0].mean().exp()))
+            said = learner.model(ids).logits[0, -3:-1].log_softmax(-1)
+        expected.append(float(said[[0, 1], [20, 21]].mean().exp()))
     assert scored.start_score == pytest.approx(expected[0], rel=1e-4)
     assert [t.score for t in scored.turns[:-1]] == pytest.approx(expected[1:], rel=1e-4)
     assert scored.turns[-1].score is None, "then the reward says how good the answer was"

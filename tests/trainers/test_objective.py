@@ -22,6 +22,7 @@ from agentgym.trainers.losses.reinforce import reinforce_loss
 from agentgym.trainers.losses.vespo import vespo_loss
 from agentgym.trainers.micro import lay_out
 from agentgym.trainers.objective import Objective
+from agentgym.trainers.policy import Policy
 from agentgym.types import Floats
 from tests.trainers.test_learner import rows, tiny
 
@@ -32,7 +33,7 @@ def seen(model: Any, batch: Sequence[Row], loss: Any = grpo_loss, **options: Any
     """The gradient of the only optimizer step on `batch`, flat."""
     learner = Learner(model, LearnerOptions(lr=1e-9, grad_clip=1e9, **options))
     if options.get("kl"):
-        learner.reference = tiny(seed=1)
+        learner.reference = Policy(tiny(seed=1))
     grads: list[torch.Tensor] = []
     learner.optimizers[0].step = lambda: grads.append(learner._gradient())  # type: ignore[assignment,method-assign,misc]
     learner.train(batch, loss, seed=0)
@@ -88,7 +89,7 @@ def test_a_mean_of_sequences_is_what_it_says() -> None:
 
 
 def value(objective: Objective, batch: Sequence[Row], done: float = 0.0) -> float:
-    return float(objective(tiny(), tiny(seed=1), lay_out(batch, CPU), done).value.detach())
+    return float(objective(Policy(tiny()), Policy(tiny(seed=1)), lay_out(batch, CPU), done).value.detach())
 
 
 @pytest.mark.parametrize("estimator", ["k2", "k3"])
@@ -96,7 +97,7 @@ def test_the_distance_is_added_and_reported(estimator: Estimator) -> None:
     batch = near(rows(3))
     plain = value(Objective(grpo_loss), batch)
     objective = Objective(grpo_loss, kl=0.5, kl_estimator=estimator)
-    _, metrics, _ = objective(tiny(), tiny(seed=1), lay_out(batch, CPU))
+    _, metrics, _ = objective(Policy(tiny()), Policy(tiny(seed=1)), lay_out(batch, CPU))
     assert metrics["kl_ref"] > 0
     assert value(objective, batch) == pytest.approx(plain + 0.5 * metrics["kl_ref"], rel=1e-5)
 
@@ -109,7 +110,7 @@ def test_the_entropy_bonus_flattens_the_policy() -> None:
         return [learner.train(batch, grpo_loss, seed=i)["entropy"] for i in range(8)][-1]
 
     assert entropy(0.1) > entropy(0.0) + 0.01
-    _, metrics, _ = Objective(grpo_loss, entropy=0.1)(tiny(), None, lay_out(batch, CPU))
+    _, metrics, _ = Objective(grpo_loss, entropy=0.1)(Policy(tiny()), None, lay_out(batch, CPU))
     assert value(Objective(grpo_loss, entropy=0.1), batch) == pytest.approx(-0.1 * metrics["entropy"], rel=1e-4)
 
 
@@ -143,7 +144,7 @@ def test_ages_are_counted_from_the_version_that_is_trained() -> None:
 def test_rows_to_blame_are_named() -> None:
     batch = near(rows(3))
     batch[1].advantages[batch[1].mask > 0] = np.nan
-    found = Objective(grpo_loss)(tiny(), None, lay_out(batch, CPU))
+    found = Objective(grpo_loss)(Policy(tiny()), None, lay_out(batch, CPU))
     assert found.bad == (1,)
     everywhere: Callable[..., Any] = lambda tokens: (tokens.logprobs * 3e38, {})  # noqa: E731
-    assert Objective(everywhere)(tiny(), None, lay_out(near(rows(3)), CPU)).bad == (0, 1, 2)
+    assert Objective(everywhere)(Policy(tiny()), None, lay_out(near(rows(3)), CPU)).bad == (0, 1, 2)

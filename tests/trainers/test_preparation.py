@@ -12,6 +12,7 @@ import torch
 from agentgym.config import load_config
 from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
+from agentgym.trainers.policy import Policy
 from agentgym.trainers.preparation import Preparation, make_preparation, penalty_to_go, second_moment
 from tests.trainers.test_learner import rows, tiny
 
@@ -26,7 +27,7 @@ def test_penalties_to_go_by_hand() -> None:
 
 def test_the_penalty_of_a_row_is_taken_from_its_advantages_and_reaches_over_the_tools_answers() -> None:
     learner = Learner(tiny(), LearnerOptions())
-    learner.reference = tiny(seed=1)
+    learner.reference = Policy(tiny(seed=1))
     batch = rows(3)
     found, metrics = Preparation(kl=0.5)(batch, learner)
     held = learner.logprobs(batch, reference=True)
