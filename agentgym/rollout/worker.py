@@ -148,7 +148,14 @@ def _chat_agent(spec: WorkerSpec) -> tuple[ChatEndpoint, ChatAgent]:
 
 def limits_of(config: Config) -> Limits:
     rollout = config.rollout
-    return Limits(rollout.max_turns, rollout.max_tokens, rollout.max_episode_tokens, rollout.max_seconds)
+    return Limits(
+        rollout.max_turns,
+        rollout.max_tokens,
+        rollout.max_episode_tokens,
+        rollout.max_seconds,
+        rollout.turn_seconds,
+        rollout.tool_seconds,
+    )
 
 
 def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[str], Any]:
