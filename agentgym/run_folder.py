@@ -3,6 +3,7 @@
 config.toml          the resolved configuration, first of all
 metrics.jsonl        a row a step, and a row an evaluation       tensorboard/  the same
 ledger.jsonl         how each task occurrence ended
+stalls.jsonl         what it waited for, where it had to wait for long (trainers.stall)
 trajectories/        step-00012.jsonl, eval-before.jsonl, ...    (agentgym.rollout.record)
 checkpoints/  model/ to go on from, and to use                   curve.png  summary.json
 """

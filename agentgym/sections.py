@@ -28,6 +28,9 @@ class RunConfig(Section):
     """Live view on the terminal; auto: when there is one."""
     processes: Literal[1, 2] = 2
     """2: rollout worker and learner are processes of their own; 1: both in this one (debugging, notebooks)."""
+    stall_seconds: float = Field(60.0, ge=0)
+    """After so many seconds without a group the run says what it waits for, on the console and in stalls.jsonl, and
+    again after twice as long; 0: it does not."""
 
 
 class EnvConfig(Section):

@@ -46,6 +46,7 @@ from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Pipeline
 from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
+from agentgym.trainers.stall import StallWatch
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.make import make_sync
@@ -75,6 +76,11 @@ class Session:
         self._rollouts: Rollouts | None = None
         self._sync: WeightSync | None = None
         self._metrics = MetricsWriter(folder)
+        self._watch = StallWatch(
+            config.run.stall_seconds,
+            reporter.note,
+            lambda row: folder.append("stalls.jsonl", {"step": self.step, **row}),
+        )
         self._make_env = env_factory(config)
         self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
 
@@ -104,7 +110,8 @@ class Session:
             self.learner.load_state_dict(load_learner_state(self._checkpoint))
         self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
-            self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step), self.reporter.note)
+            spec = WorkerSpec(config, self._model_path, self.step)
+            self._rollouts = make_rollouts(spec, self.reporter.note, self._watch)
         size = sum(p.numel() for p in self.model.parameters())
         self.reporter.note(f"{type(self.model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
 
@@ -138,9 +145,11 @@ class Session:
             played.extend(trajectories)
             self.interrupt.check()
             self.reporter.advance(len(played), success=shown(success(played)))
+            self._watch.about = f"{len(played)} of {plan.episodes * modes} episodes of the evaluation are there"
 
         sampled = play_held_out(self.rollouts, plan, greedy=False, played=seen)
         greedy = play_held_out(self.rollouts, plan, greedy=True, played=seen) if config.greedy else []
+        self._watch.about = ""
         if remark := unscored_remark(played):
             self.reporter.note(remark)
         figures = report(sampled, greedy)
@@ -317,6 +326,7 @@ class Session:
             steps=config.trainer.steps,
             replace=rollout.dynamic_sampling,
             teaches=lambda group: teaches(credit(group)),
+            watch=self._watch,
         )
         if self._pipeline_state is not None:
             pipeline.restore(self._pipeline_state, self.step)

@@ -126,6 +126,14 @@ class Collector:
         finally:
             self.activities.discard(activity)
 
+    def held_up(self) -> tuple[str, str, float] | None:
+        """What of which episode has held up the event loop for a second or more, and for how many."""
+        stretch = self._guard.held_up() if self._guard is not None else None
+        if stretch is None or stretch[1] < 1.0:
+            return None
+        activity, seconds = stretch
+        return activity.waiting_on()[0], activity.episode, seconds
+
     def _leave_behind(self, task: asyncio.Task[Any]) -> None:
         self._left.add(task)
         task.add_done_callback(self._left.discard)

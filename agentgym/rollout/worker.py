@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentgym.activity import Activity
 from agentgym.config import Config, EnvConfig
 from agentgym.engines.endpoint import ChatEndpoint, is_endpoint
 from agentgym.errors import ConfigError, EngineFault, RunError
@@ -25,6 +26,7 @@ from agentgym.rollout.collector import Collector
 from agentgym.rollout.episode import AnyAgent, Limits
 from agentgym.rollout.program.agent import ProgramAgent
 from agentgym.rollout.program.function import load_program
+from agentgym.rollout.situation import Situation, phases_of
 from agentgym.types import Group, GroupRequest, WeightUpdate
 
 
@@ -91,6 +93,20 @@ class Worker:
         except EngineFault as e:
             raise RunError(f"version {update.version} of the weights did not arrive: {e}") from None
 
+    def situation(self) -> Situation:
+        """What the episodes are at. From any thread: it may be that the event loop does not turn."""
+        collector, engine = self._collector, getattr(self.engine, "stats", {})
+        counts = {name: float(engine[name]) for name in ("running", "waiting") if name in engine}
+        if slots := getattr(self.engine, "slots", None):
+            counts["slots"] = float(slots)
+        return Situation(
+            phases_of(_copy(collector.activities)),
+            collector.room.waiting,
+            collector.room.limit,
+            counts,
+            collector.held_up(),
+        )
+
     def stats(self) -> dict[str, float]:
         """Cumulative: CPU-seconds and peak memory of this process, its parts in seconds, and the engine's counters."""
         parts = self.agent.seconds
@@ -144,6 +160,14 @@ def _chat_agent(spec: WorkerSpec) -> tuple[ChatEndpoint, ChatAgent]:
         raise ConfigError(f"model.tool_format: {e}") from None
     endpoint = make_endpoint(spec.model_path, config)
     return endpoint, ChatAgent(endpoint, ChatText(parser, config.endpoint.tools == "native"))
+
+
+def _copy(activities: set[Activity]) -> list[Activity]:
+    while True:
+        try:
+            return list(activities)
+        except RuntimeError:  # it has changed under our hands
+            continue
 
 
 def limits_of(config: Config) -> Limits:

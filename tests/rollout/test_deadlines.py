@@ -23,7 +23,7 @@ from agentgym.rollout.collector import Collector
 from agentgym.rollout.episode import Limits
 from agentgym.rollout.parsers import get_parser
 from agentgym.tools import toolset
-from agentgym.tools.threads import Threads, threads
+from agentgym.tools.threads import Threads
 from agentgym.types import Group, GroupRequest, Outcome, StopReason
 from tests.rollout.test_episode import END, Letters
 
@@ -229,15 +229,16 @@ def test_threads_that_hang_hold_up_neither_others_nor_the_end() -> None:
 def test_threads_are_used_again_and_too_many_hanging_calls_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentgym.tools.threads.LEFT_BEHIND", 2)
 
+    mine = Threads()
+
     async def run() -> set[int]:
         found = set()
         for _ in range(5):
-            found.add(await threads.run(threading.get_ident))
+            found.add(await mine.run(threading.get_ident))
             await asyncio.sleep(0.01)
         return found
 
     assert len(asyncio.run(run())) == 1
-    mine = Threads()
     mine.left = 2
     with pytest.raises(ag.errors.ToolFault, match="2 calls of tools are still running"):
         asyncio.run(mine.run(int))
