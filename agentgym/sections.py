@@ -108,7 +108,7 @@ class EngineConfig(Section):
     server_args: list[str] = Field(default_factory=list)
     """SGLang: further arguments of the server, as ["--mem-fraction-static", "0.5"]."""
     timeout: float = Field(300.0, gt=0)
-    """SGLang: seconds that one request may take."""
+    """SGLang: seconds that one request may take, and never more than half of what its turn or episode may."""
 
 
 class EndpointConfig(Section):
@@ -187,7 +187,9 @@ class RolloutConfig(Section):
     max_parse_errors: int = Field(3, ge=1)
     """Malformed messages in a row that end an episode."""
     concurrency: int = Field(96, ge=1)
-    """Episodes under way at once."""
+    """Episodes under way at once, in each worker: at most so many."""
+    adaptive: bool = True
+    """Fewer are under way while the engine's queue or cache is full, and more again when it is not (AIMD)."""
     retries: int = Field(1, ge=0)
     """Times that an episode is played again, in a fresh env, where the machinery failed and not the model (env, tool,
     sandbox, verifier, engine); after that it is unscored."""

@@ -105,7 +105,7 @@ def test_a_tool_that_holds_up_the_whole_worker_is_named(started: tuple[ProcessRo
     time.sleep(0.5)
     rollouts.stats()  # it has to wait for that, too
     (group,) = [rollouts.receive()]
-    assert any("for the rollout worker's counters; " in note for note in watch.notes)
+    assert any("for the rollout worker's counters" in note for note in watch.notes)
     held = [note for note in watch.notes if "all are held up by 0:reading0/" in note]
     assert held
     assert "in tool `read` for" in held[0]
