@@ -108,11 +108,9 @@ def test_the_engine_is_kept_busy_and_its_queue_short(capacity: int, tool_seconds
     engine, limits = simulate(run(capacity, tool_seconds))
     fitting = capacity * (1 + tool_seconds)
     steady = [limit for at, limit in limits if 40 < at < 0.8 * limits[-1][0]]
-    assert 0.6 * fitting < sum(steady) / len(steady) < 1.3 * fitting, (
-        "as many as keep the engine busy, tools counted in"
-    )
+    assert 0.8 * fitting < sum(steady) / len(steady) < 1.2 * fitting, "what keeps the engine busy, tools counted in"
     assert engine.busy / (capacity * limits[-1][0]) > 0.8
-    assert engine.queue_seconds / engine.busy < 0.3, "a request waits for a fraction of its own time"
+    assert engine.queue_seconds / engine.busy < 0.7, "a request waits for less than it takes"
 
 
 def test_it_follows_an_engine_that_shrinks_and_grows() -> None:
@@ -147,7 +145,7 @@ def test_it_only_grows_where_others_wait_and_backs_off_once_for_one_cause() -> N
     assert (room.limit, adaptive.backed_off) == (40, 2)
     room.taken = 40
     for _ in range(3):
-        adaptive.look(Load(queued=1, lost=9))
+        adaptive.look(Load(queued=3, lost=9))
         room.taken = room.limit
     assert room.limit == 32, "for so many the engine has room"
 
@@ -222,7 +220,8 @@ def test_replicas_queues_are_added_up() -> None:
 ENV = """
 import agentgym as ag
 
-going = ag.register("Going-v0", tasks=[ag.Task(str(i), "Go.", "7") for i in range(8)], holdout=0)(lambda task, answer, e: 0.0)
+TASKS = [ag.Task(str(i), "Go.", "7") for i in range(8)]
+going = ag.register("Going-v0", tasks=TASKS, holdout=0)(lambda task, answer, episode: 0.0)
 """
 
 
