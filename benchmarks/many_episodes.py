@@ -40,7 +40,7 @@ END = 0
 
 
 @ag.tool
-def look_up(item: str, shop: int = 1) -> int:
+def cost(item: str, shop: int = 1) -> int:
     """The price of an item.
 
     Args:
@@ -50,13 +50,16 @@ def look_up(item: str, shop: int = 1) -> int:
     return len(item) * 7 + shop
 
 
+TASKS = [ag.Task(str(i), f"Price of {i} pears?", "45") for i in range(64)]
+
+
 class Prices(ag.ToolEnv):
     """Three prices, and their sum."""
 
-    tools = (look_up,)
+    tools = (cost,)
 
     def __init__(self, **options: Any):
-        super().__init__(tasks=[ag.Task(str(i), f"Price of {i} pears?", "45") for i in range(64)], holdout=0, **options)
+        super().__init__(tasks=TASKS, holdout=0, **options)
 
     def reward(self, task: ag.Task, answer: str, episode: ag.Episode) -> float:
         return float(answer.split()[-1] == task.answer)
@@ -67,7 +70,7 @@ def padded(text: str) -> np.ndarray[Any, Any]:
     return np.array([*(ord(c) for c in text.rjust(TOKENS - 1)[: TOKENS - 1]), END], np.int32)
 
 
-CALLS = [padded(f'<tool_call>{{"name":"look_up","arguments":{{"item":"{x}"}}}}</tool_call>') for x in ("a", "b", "c")]
+CALLS = [padded(f'<tool_call>{{"name":"cost","arguments":{{"item":"{x}"}}}}</tool_call>') for x in ("a", "b", "c")]
 REPLIES = [*CALLS, padded("It is 45")]
 CONTEXT = np.arange(1, 25, dtype=np.int32)
 
@@ -186,7 +189,13 @@ def main() -> None:
     # memory that the first round has left is used again by the others: only the first one tells what an episode takes
     found = {name: spread([each[name] for each in rounds]) for name in rounds[0]}
     found["kib_per_episode"] = spread([rounds[0]["kib_per_episode"]])
-    settings = {"episodes": episodes, "turns": TURNS, "tokens": TURNS * TOKENS, "group_size": SIZE, "rounds": args.rounds}
+    settings = {
+        "episodes": episodes,
+        "turns": TURNS,
+        "tokens": TURNS * TOKENS,
+        "group_size": SIZE,
+        "rounds": args.rounds,
+    }
     write(args.json, {**found, "settings": settings, "machine": machine(), "versions": versions("numpy")})
 
 

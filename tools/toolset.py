@@ -52,7 +52,7 @@ class ToolSet:
         self._asked: set[int] = set()
         self.schemas: tuple[Mapping[str, Any], ...] = ()
         for given in _each(tools):
-            if isinstance(given, ToolSource):
+            if not isinstance(given, FunctionTool) and isinstance(given, ToolSource):
                 self.sources = (*self.sources, given)
             else:
                 self._add(resolve_tool(given))
@@ -209,7 +209,9 @@ async def _in_time(tool: Tool, call: ToolCall, episode: Any, threaded: bool, lim
 
 def _each(tools: Iterable[Any]) -> Iterator[Any]:
     for given in tools:
-        if isinstance(given, ToolSet):
+        if isinstance(given, FunctionTool):  # first: to look at a protocol's members costs more than to make a set
+            yield given
+        elif isinstance(given, ToolSet):
             yield from given.sources
             yield from given
         elif isinstance(given, Iterable) and not isinstance(given, str | Tool):
@@ -229,7 +231,7 @@ def resolve_tool(given: Any) -> Tool:
         module, _, name = target.partition(":")
         built_in: Tool = getattr(import_module(module), name)
         return built_in
-    if isinstance(given, Tool):
+    if isinstance(given, FunctionTool) or isinstance(given, Tool):  # noqa: SIM101 - the protocol is looked at last
         return given
     if callable(given) and hasattr(given, "__name__"):
         return FunctionTool(given)
