@@ -45,7 +45,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self._on_loop = self._needs_loop()
 
     @property
-    def action_space(self) -> gymnasium.Space[str]:  # type: ignore[override]
+    def action_space(self) -> gymnasium.Space[str]:
         """Any text. Made when somebody looks: Gymnasium's space of texts takes more memory than an episode."""
         return self._space("action")
 
@@ -54,7 +54,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self._spaces["action"] = space
 
     @property
-    def observation_space(self) -> gymnasium.Space[str]:  # type: ignore[override]
+    def observation_space(self) -> gymnasium.Space[str]:
         """Any text."""
         return self._space("observation")
 
