@@ -4,6 +4,7 @@ config.toml          the resolved configuration, first of all
 metrics.jsonl        a row a step, and a row an evaluation       tensorboard/  the same
 ledger.jsonl         how each task occurrence ended
 skipped.jsonl        rows whose loss or gradient was not finite, if there are any
+stalls.jsonl         what it waited for, where it had to wait for long (trainers.stall)
 trajectories/        step-00012.jsonl, eval-before.jsonl, ...    (agentgym.rollout.record)
 checkpoints/  model/ to go on from, and to use                   curve.png  summary.json
 """

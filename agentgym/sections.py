@@ -28,6 +28,9 @@ class RunConfig(Section):
     """Live view on the terminal; auto: when there is one."""
     processes: Literal[1, 2] = 2
     """2: rollout worker and learner are processes of their own; 1: both in this one (debugging, notebooks)."""
+    stall_seconds: float = Field(60.0, ge=0)
+    """After so many seconds without a group the run says what it waits for, on the console and in stalls.jsonl, and
+    again after twice as long; 0: it does not."""
 
 
 class EnvConfig(Section):
@@ -105,7 +108,7 @@ class EngineConfig(Section):
     server_args: list[str] = Field(default_factory=list)
     """SGLang: further arguments of the server, as ["--mem-fraction-static", "0.5"]."""
     timeout: float = Field(300.0, gt=0)
-    """SGLang: seconds that one request may take."""
+    """SGLang: seconds that one request may take, and never more than half of what its turn or episode may."""
 
 
 class EndpointConfig(Section):
@@ -178,11 +181,18 @@ class RolloutConfig(Section):
     max_episode_tokens: int = Field(0, ge=0)
     """Sampled tokens of one episode; 0: no limit but the context."""
     max_seconds: float = Field(300.0, gt=0)
-    """Seconds of one episode."""
+    """Seconds of one episode. Whatever goes on in it ends with it."""
+    turn_seconds: float = Field(0.0, ge=0)
+    """Seconds of one turn, the engine's answer and the env's to it; 0: as long as the episode."""
+    tool_seconds: float = Field(0.0, ge=0)
+    """Seconds of one call of a tool: beyond it the tool is at fault, and the episode unscored. A tool's own timeout,
+    where it is shorter, is an answer that the model sees. 0: as long as the turn."""
     max_parse_errors: int = Field(3, ge=1)
     """Malformed messages in a row that end an episode."""
     concurrency: int = Field(96, ge=1)
-    """Episodes under way at once."""
+    """Episodes under way at once, in each worker: at most so many."""
+    adaptive: bool = True
+    """Fewer are under way while the engine's queue or cache is full, and more again when it is not (AIMD)."""
     retries: int = Field(1, ge=0)
     """Times that an episode is played again, in a fresh env, where the machinery failed and not the model (env, tool,
     sandbox, verifier, engine); after that it is unscored."""
@@ -190,6 +200,18 @@ class RolloutConfig(Section):
     """Share of unscored episodes, of the last `failure_window`, beyond which the run stops."""
     failure_window: int = Field(256, ge=1)
     """Episodes that `failure_budget` looks back over."""
+
+    @field_validator("turn_seconds", "tool_seconds")
+    @classmethod
+    def _nested(cls, given: float, info: ValidationInfo) -> float:
+        """tool <= turn <= episode, where both are given."""
+        for outer in ("max_seconds", "turn_seconds"):
+            room = info.data.get(outer)
+            if outer != info.field_name and given and room and given > room:
+                inner = "a turn" if info.field_name == "turn_seconds" else "a tool's call"
+                what = "its episode" if outer == "max_seconds" else "its turn"
+                raise ValueError(f"{inner} cannot be longer than {what}: rollout.{outer} is {room:g}")
+        return given
 
     @field_validator("top_p", "top_k")
     @classmethod

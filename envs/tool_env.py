@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Self
 
+from agentgym.activity import REWARD, current
 from agentgym.envs.face import TextEnv
 from agentgym.envs.graders import named_components
 from agentgym.envs.rubric import Component, Rubric
@@ -401,6 +402,8 @@ class ToolEnv(TextEnv):
     ) -> Step:
         began = perf_counter()
         rubric = self.rubric
+        if (activity := current()) is not None:
+            activity.enter(REWARD)
         try:
             turn = await self._pay_turn(episode, message) if message is not None and rubric.has_turns else 0.0
             values = await rubric.score_end(episode.task, episode.answer, episode)

@@ -53,6 +53,7 @@ from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
 from agentgym.trainers.shaping import shaped
 from agentgym.trainers.skips import SkipGuard
+from agentgym.trainers.stall import StallWatch
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.make import make_sync
@@ -84,6 +85,11 @@ class Session:
         self._learner: Learner | None = None
         self._metrics = MetricsWriter(folder)
         self._guard = SkipGuard(folder, config.learner.max_skipped)
+        self._watch = StallWatch(
+            config.run.stall_seconds,
+            reporter.note,
+            lambda row: folder.append("stalls.jsonl", {"step": self.step, **row}),
+        )
         self._make_env = env_factory(config)
         self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
 
@@ -117,7 +123,8 @@ class Session:
             self._annotator.load_state_dict(load_beside(self._checkpoint, "annotator"))
         self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
-            self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step), self.reporter.note)
+            spec = WorkerSpec(config, self._model_path, self.step)
+            self._rollouts = make_rollouts(spec, self.reporter.note, self._watch)
         size = sum(p.numel() for p in self.learner.model.parameters())
         self.reporter.note(f"{type(model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
 
@@ -151,9 +158,11 @@ class Session:
             played.extend(trajectories)
             self.interrupt.check()
             self.reporter.advance(len(played), success=shown(success(played)))
+            self._watch.about = f"{len(played)} of {plan.episodes * modes} episodes of the evaluation are there"
 
         sampled = play_held_out(self.rollouts, plan, greedy=False, played=seen)
         greedy = play_held_out(self.rollouts, plan, greedy=True, played=seen) if config.greedy else []
+        self._watch.about = ""
         if remark := unscored_remark(played):
             self.reporter.note(remark)
         figures = report(sampled, greedy)
@@ -347,6 +356,7 @@ class Session:
             steps=config.trainer.steps,
             replace=rollout.dynamic_sampling,
             teaches=lambda group: teaches(credit(annotator([group]))[0]),
+            watch=self._watch,
         )
         if self._pipeline_state is not None:
             pipeline.restore(self._pipeline_state, self.step)

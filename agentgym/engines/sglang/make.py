@@ -74,7 +74,7 @@ def _attach(
                 url,
                 layout=layout,
                 version=version,
-                timeout=config.engine.timeout,
+                timeout=min(config.engine.timeout, answer_seconds(config)),
                 max_context=config.engine.max_context,
                 pause=config.engine.pause,
                 seed=config.run.seed + i,
@@ -92,6 +92,12 @@ def _attach(
         await engines[index].reconnect(version)
 
     return ReplicatedEngine(engines, revive=revive, closed=supervisor.close if supervisor else lambda: None)
+
+
+def answer_seconds(config: Config) -> float:
+    """Seconds that a turn can spare for one request: what takes more of it is at fault (`rollout.episode`), so that a
+    server which never answers is found out while another can still be asked."""
+    return (config.rollout.turn_seconds or config.rollout.max_seconds) / 2
 
 
 def _whole(model: str) -> str:
