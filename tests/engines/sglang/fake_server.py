@@ -340,6 +340,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--release", default="0.5.23")
     parser.add_argument("--fault", default="")
     options, _ = parser.parse_known_args(arguments)
@@ -347,7 +348,7 @@ def main(arguments: list[str]) -> None:
 
     async def serve() -> None:
         app = FakeServer(options).app()
-        await uvicorn.Server(uvicorn.Config(app, "127.0.0.1", options.port, log_level="warning")).serve()
+        await uvicorn.Server(uvicorn.Config(app, options.host, options.port, log_level="warning")).serve()
 
     asyncio.run(serve())
 
