@@ -18,25 +18,23 @@ from agentgym.types import Group, GroupRequest, WeightUpdate
 
 
 class RolloutActor:
-    """Made by Ray wherever there is room, and made again where its process or machine is lost.
+    """Made by Ray wherever there is room, and made again where its process or machine is lost."""
 
-    links: to the engine replicas, where it has no engine of its own.
-    """
-
-    def __init__(self, links: Links | None = None):
-        self._links = links
+    def __init__(self) -> None:
         self._engine: ReplicatedEngine | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="agentgym-worker-")
         self._worker: Worker | None = None
 
-    async def start(self, baggage: Baggage, version: int, encoded: Any) -> str:
-        """Build the worker, with the weights of now where there are any, and say where it is. Then it serves."""
+    async def start(self, baggage: Baggage, links: Links | None, version: int, encoded: Any) -> str:
+        """Build the worker, with the weights of now where there are any, and say where it is. Then it serves.
+
+        links: to the engine replicas, where it has no engine of its own."""
         if self._worker is None:
             folder = Path(self._folder.name)
             os.chdir(folder)
             spec = baggage.unpack(folder)
-            if self._links is not None:
-                self._engine = hosted_engine(spec.config, self._links)
+            if links is not None:
+                self._engine = hosted_engine(spec.config, links)
             self._worker = Worker(spec, lambda group: None, self._engine)
         if encoded is not None:
             await self.update(version, encoded)

@@ -47,9 +47,8 @@ class _Member:
     starting: Any = None
     asked: Any = None
     """For a sign."""
-    life: str = ""
-    """Of its server; empty where it does not serve."""
-    pid: int = 0
+    place: Place | None = None
+    """None where it does not serve."""
     failures: int = 0
     """Starts that failed, one after the other."""
     reason: str = ""
@@ -123,12 +122,12 @@ class Fleet:
 
     @property
     def serving(self) -> list[int]:
-        return [member.index for member in self._members if member.life]
+        return [member.index for member in self._members if member.place]
 
     @property
-    def pids(self) -> list[int]:
-        """Of the servers, 0 of one that is away (or another's)."""
-        return [member.pid if member.life else 0 for member in self._members]
+    def places(self) -> list[Place | None]:
+        """Where the servers are; None for one that is away."""
+        return [member.place for member in self._members]
 
     def stats(self) -> dict[str, float]:
         """How many serve, and how often one was away: in all, and by what was lost."""
@@ -143,7 +142,7 @@ class Fleet:
         self._remember(update)
         while True:
             self.check()
-            serving = [member for member in self._members if member.life]
+            serving = [member for member in self._members if member.place]
             if self._config.engine.update == "rolling":
                 taken = [self._update([member], steer) for member in serving]
             else:
@@ -175,7 +174,7 @@ class Fleet:
         with self._lock:
             self._latest = replace(update, tensors=None), tensors
             for member in self._members:
-                if not member.life and member.starting is None:  # its actor is there: it brings its server back
+                if not member.place and member.starting is None:  # its actor is there: it brings its server back
                     member.actor.update.remote(*self._latest)
 
     def _update(self, members: Sequence[_Member], steer: Steer) -> bool:
@@ -213,7 +212,7 @@ class Fleet:
 
     def _start(self, member: _Member) -> None:
         with self._lock:
-            member.life, member.asked, member.log_at = "", None, 0
+            member.place, member.asked, member.log_at = None, None, 0
             self._lost += member.deaths
             member.deaths = Counter()
             member.starting = member.actor.start.remote(self._baggage, *self._latest)
@@ -246,7 +245,7 @@ class Fleet:
         with self._lock:
             member.asked = None  # what it told before is no longer so
             member.starting, member.failures, member.met, member.reason = None, 0, True, ""
-            member.life, member.pid = place.life, place.pid
+            member.place = place
 
     def _failed(self, member: _Member, error: Exception) -> None:
         """A start that came to nothing."""
@@ -282,17 +281,17 @@ class Fleet:
         if member.starting is not None:
             return
         died = Counter(sign.deaths)
-        if died != member.deaths or sign.life != member.life:
+        if died != member.deaths or _life(sign.place) != _life(member.place):
             self._turned(member, sign, died)
 
     def _turned(self, member: _Member, sign: Sign, died: Counter[str]) -> None:
         """Its server died, or is back."""
         for kind in died - member.deaths:
             self._note(f"engine replica {member.index}: its server {WORDS.get(kind, kind)}; it is started anew")
-        if sign.life and sign.life != member.life:
+        if sign.place and _life(sign.place) != _life(member.place):
             self._note(f"engine replica {member.index} serves again, version {sign.version}")
         with self._lock:
-            member.deaths, member.life, member.pid, member.reason = died, sign.life, sign.pid, sign.reason
+            member.deaths, member.place, member.reason = died, sign.place, sign.reason
 
     def _see_whether_any_is_left(self) -> None:
         """Where none serves and none can be started, the run has to end."""
@@ -338,6 +337,10 @@ def replica_needs(config: Config, gpus: float) -> dict[str, float]:
             f"the cluster has {gpus:g}"
         )
     return {**needs, "GPU": float(engine.gpus_each)}
+
+
+def _life(place: Place | None) -> str:
+    return place.life if place else ""
 
 
 def _arrived(ray: Any, ref: Any) -> bool:

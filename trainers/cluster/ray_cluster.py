@@ -72,9 +72,9 @@ class RayCluster:
         from ray.util.placement_group import remove_placement_group
 
         with contextlib.suppress(Exception):  # the cluster may be gone
-            for group in self._groups:
-                remove_placement_group(group)
-        if not self._joined:
+            while self._groups:
+                remove_placement_group(self._groups.pop())
+        if not self._joined and self._ray.is_initialized():
             self._ray.shutdown()
 
 

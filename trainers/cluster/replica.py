@@ -28,10 +28,9 @@ LOG_BYTES = 1 << 20
 class Sign:
     """What a replica tells of itself, and what its server wrote since it was last asked."""
 
-    life: str
-    """Empty where it does not serve."""
+    place: Place | None
+    """None where it does not serve."""
     version: int
-    pid: int
     reason: str
     deaths: dict[str, int]
     log: bytes
@@ -87,9 +86,8 @@ class ReplicaActor:
         host = self._host
         written = _read(self._log, at)
         if host is None:
-            return Sign("", 0, 0, "it is being started", {}, written)
-        place = await host.place() if host.serves else None
-        return Sign(host.life, host.version, place.pid if place else 0, host.reason, dict(host.deaths), written)
+            return Sign(None, 0, "it is being started", {}, written)
+        return Sign(host.serving_at, host.version, host.reason, dict(host.deaths), written)
 
     async def close(self) -> None:
         if self._host is not None:

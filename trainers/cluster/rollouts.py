@@ -73,9 +73,9 @@ class RayRollouts:
 
         rollout = spec.config.rollout
         room = self._cluster.room([_needs(rollout)] * rollout.workers)
-        links = self._fleet.links if self._fleet is not None else None
+        self._links = self._fleet.links if self._fleet is not None else None
         # held: a worker that is made again unpacks it again
-        self._baggage = self._ray.put(pack(spec, weights=links is None))
+        self._baggage = self._ray.put(pack(spec, weights=self._links is None))
         for i in range(rollout.workers):
             actor = self._ray.remote(RolloutActor).options(
                 num_cpus=rollout.cpus_each,
@@ -84,7 +84,7 @@ class RayRollouts:
                 max_concurrency=10_000,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=i),
             )
-            member = _Member(actor.remote(links))
+            member = _Member(actor.remote())
             self._members.append(member)
             self._start(member)
 
@@ -158,13 +158,14 @@ class RayRollouts:
         self._members.clear()
         if self._fleet is not None:
             self._fleet.close()
+            self._fleet = None
         self._cluster.close()
 
     # ---- workers come and go ----
 
     def _start(self, member: _Member) -> None:
         member.ready, member.given = False, self._weights[0]
-        member.starting = member.actor.start.remote(self._baggage, *self._weights)
+        member.starting = member.actor.start.remote(self._baggage, self._links, *self._weights)
 
     def _started(self, member: _Member, wait: bool = False) -> None:
         """See whether a worker that is being built is there. It is built again where its machine was lost meanwhile."""

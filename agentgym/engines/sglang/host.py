@@ -95,8 +95,8 @@ class ServerHost:
         return self._engine.version if self._engine is not None else self._first
 
     @property
-    def life(self) -> str:
-        return self._place.life if self._place is not None and self.serves else ""
+    def serving_at(self) -> Place | None:
+        return self._place if self.serves else None
 
     async def start(self, update: WeightUpdate | None = None) -> Place:
         """Bring it up for the first time, with these weights. Raises `EngineFault`, `UserError`; then it is closed."""
@@ -130,9 +130,9 @@ class ServerHost:
 
     async def place(self, seen: str = "") -> Place:
         """Where it serves, as soon as it does. seen: the life in which the caller got no answer: it is looked into."""
-        if seen and seen == self.life:
+        if seen and self._lives(seen):
             async with self._lock:  # a server whose weights are being exchanged samples nothing
-                if seen == self.life and not await self._answers():
+                if self._lives(seen) and not await self._answers():
                     self._lost("silent" if self._server.alive else "died", "it gave no answer")
         await self._serves.wait()
         return self._told()
@@ -154,6 +154,9 @@ class ServerHost:
     def _remember(self, update: WeightUpdate | None) -> None:
         if update is not None and (self._latest is None or update.version >= self._latest.version):
             self._latest = update
+
+    def _lives(self, life: str) -> bool:
+        return self.serving_at is not None and self.serving_at.life == life
 
     def _told(self) -> Place:
         assert self._place is not None
