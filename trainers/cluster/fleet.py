@@ -45,10 +45,14 @@ class _Member:
     index: int
     actor: Any
     starting: Any = None
+    given: Any = None
+    """What weights it is started with."""
     asked: Any = None
     """For a sign."""
     place: Place | None = None
     """None where it does not serve."""
+    again_at: float = 0.0
+    """When it is to be started, where it is not being started (`monotonic`)."""
     failures: int = 0
     """Starts that failed, one after the other."""
     reason: str = ""
@@ -139,10 +143,9 @@ class Fleet:
     def update(self, update: WeightUpdate, steer: Steer = lambda indices: None) -> None:
         """Every serving replica runs it, proven, when this returns; others get it before they serve. `steer` hears
         which of them to go round meanwhile. Raises `RunError` for one that does not run what it was sent."""
-        self._remember(update)
+        serving = self._remember(update)
         while True:
             self.check()
-            serving = [member for member in self._members if member.place]
             if self._config.engine.update == "rolling":
                 taken = [self._update([member], steer) for member in serving]
             else:
@@ -151,6 +154,7 @@ class Fleet:
             if any(taken):
                 break
             self._wait(LOOK_SECONDS)  # none is left: the first that is back has it
+            serving = [member for member in self._members if member.place]
 
     def close(self) -> None:
         """End every server; nothing is left behind."""
@@ -166,8 +170,8 @@ class Fleet:
 
     # ---- weights ----
 
-    def _remember(self, update: WeightUpdate) -> None:
-        """For those that are away now, and those that will be."""
+    def _remember(self, update: WeightUpdate) -> list[_Member]:
+        """For those that are away now, and those that will be; the others."""
         from agentgym.trainers.cluster.tensors import encode
 
         tensors = [] if update.tensors is None else [self._ray.put(encode(update.tensors))]
@@ -176,6 +180,7 @@ class Fleet:
             for member in self._members:
                 if not member.place and member.starting is None:  # its actor is there: it brings its server back
                     member.actor.update.remote(*self._latest)
+            return [member for member in self._members if member.place]
 
     def _update(self, members: Sequence[_Member], steer: Steer) -> bool:
         """At once; whether one of them has it."""
@@ -212,12 +217,20 @@ class Fleet:
 
     def _start(self, member: _Member) -> None:
         with self._lock:
-            member.place, member.asked, member.log_at = None, None, 0
-            self._lost += member.deaths
-            member.deaths = Counter()
+            member.place, member.asked = None, None
+            member.given = self._latest
             member.starting = member.actor.start.remote(self._baggage, *self._latest)
 
+    def _forget_actor(self, member: _Member) -> None:
+        """It will be made again: its log and its counts begin anew."""
+        with self._lock:
+            self._lost += member.deaths
+            member.deaths, member.log_at = Counter(), 0
+
     def _look(self, member: _Member) -> None:
+        if member.again_at and time.monotonic() > member.again_at:
+            member.again_at = 0.0
+            self._start(member)
         if member.starting is not None:
             self._see_start(member)
         if member.asked is None:
@@ -236,34 +249,40 @@ class Fleet:
             self._failed(member, e.cause if isinstance(e.cause, EngineFault | UserError) else e)
             return
         except RayActorError as e:
+            self._forget_actor(member)
             self._failed(member, e)
             return
-        self._serves(member, place)
-        self._note(f"engine replica {member.index} is on {where}, {place.url}")
+        if self._serves(member, place):
+            self._note(f"engine replica {member.index} is on {where}, {place.url}")
 
-    def _serves(self, member: _Member, place: Place) -> None:
+    def _serves(self, member: _Member, place: Place) -> bool:
+        """Unless others got newer weights meanwhile: then it has to get them first."""
         with self._lock:
+            if member.given is not self._latest:
+                self._start(member)
+                return False
             member.asked = None  # what it told before is no longer so
             member.starting, member.failures, member.met, member.reason = None, 0, True, ""
             member.place = place
+            return True
 
     def _failed(self, member: _Member, error: Exception) -> None:
-        """A start that came to nothing."""
-        from ray.exceptions import RayTaskError
+        """A start that came to nothing; another is made a little later."""
+        from ray.exceptions import ActorUnavailableError, RayTaskError
 
-        member.failures += 1
-        member.reason = str(error)
+        member.starting, member.reason = None, str(error)
+        # the actor is being made again, which may have to wait for a machine: that is no failure to start
+        member.failures += not isinstance(error, ActorUnavailableError)
         if isinstance(error, UserError):
             self._failure = error
         elif isinstance(error, RayTaskError):
             self._failure = RunError(f"engine replica {member.index} could not be made:\n{error}")
         elif isinstance(error, EngineFault) and not member.met:
             self._failure = ConfigError(f"engine.kind = 'sglang': {error}")
-        if self._failure is not None or member.failures >= ATTEMPTS:
-            member.starting = None
-            self._note(f"engine replica {member.index} is given up, it could not be started {member.failures} times")
-            return
-        self._start(member)
+        if self._failure is None and member.failures < ATTEMPTS:
+            member.again_at = time.monotonic() + 2**member.failures
+        else:
+            self._note(f"engine replica {member.index} is given up, it could not be started: {member.reason}")
 
     def _see_sign(self, member: _Member) -> None:
         from ray.exceptions import RayError
@@ -272,9 +291,10 @@ class Fleet:
         try:
             sign: Sign = self._ray.get(asked)
         except RayError:
-            if member.starting is None and member.failures < ATTEMPTS:
+            if member.met and member.starting is None and not member.again_at and member.failures < ATTEMPTS:
                 self._note(f"engine replica {member.index} is lost with its process or machine; it is made again")
                 self._lost["lost"] += 1
+                self._forget_actor(member)
                 self._start(member)
             return
         self._write_log(member, sign.log)

@@ -21,6 +21,7 @@ from agentgym.types import Group, GroupRequest, WeightUpdate
 ATTEMPTS = 5
 """Workers that a request may take down before the run is ended: it may be what kills them."""
 CALL_SECONDS = 120.0
+UNAVAILABLE_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -169,7 +170,7 @@ class RayRollouts:
 
     def _started(self, member: _Member, wait: bool = False) -> None:
         """See whether a worker that is being built is there. It is built again where its machine was lost meanwhile."""
-        from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+        from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
         try:
             where = self._ray.get(member.starting, timeout=CALL_SECONDS if wait else 0)
@@ -179,6 +180,10 @@ class RayRollouts:
             if isinstance(e.cause, UserError):
                 raise e.cause from None
             raise RolloutError(f"a rollout worker could not be built:\n{e}") from None
+        except ActorUnavailableError:  # it is being made again: that may have to wait for a machine
+            time.sleep(UNAVAILABLE_SECONDS)
+            self._start(member)
+            return
         except RayActorError as e:
             member.deaths += 1
             if member.deaths >= ATTEMPTS:
