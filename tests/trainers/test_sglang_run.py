@@ -18,6 +18,7 @@ from agentgym.engines.sglang.supervisor import Supervisor
 from agentgym.errors import RunError
 from agentgym.rollout.record import read_trajectories
 from agentgym.trainers import origin, session
+from agentgym.trainers.check_run import check_run
 
 FAKE = Path(__file__).parents[1] / "engines" / "sglang" / "fake_server.py"
 SMALL: dict[str, Any] = {
@@ -108,9 +109,23 @@ def test_weights_that_never_arrive_stop_the_run(fakes: list[Supervisor], tmp_pat
 
 @pytest.mark.sglang
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("sync", ["disk", "distributed"])
-def test_two_real_replicas(tmp_path: Path, sync: str) -> None:
+@pytest.mark.parametrize(
+    ("cluster", "sync", "update"),
+    [("ray", "disk", "rolling"), ("ray", "distributed", "together"), ("none", "disk", "")],
+)
+def test_two_real_replicas(tmp_path: Path, cluster: str, sync: str, update: str) -> None:
+    """In this process's own worker, and as actors of a Ray cluster: the weights then travel, or are broadcast."""
+    if cluster == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
     folder = tmp_path / "run"
-    config = {**SMALL, "run": {"live": "off", "dir": str(folder)}, "engine": {**SMALL["engine"], "sync": sync}}
+    config = {**SMALL, "run": {"live": "off", "dir": str(folder)}, "cluster": {"kind": cluster}}
+    config["engine"] = {**SMALL["engine"], "sync": sync, **({"update": update} if update else {})}
     ag.train(config)
     check(folder, 4)
+    assert check_run(folder).problems == []
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    learned = [row for row in rows if "logprob_gap" in row]
+    assert any(row["reward/std"] > 0 for row in learned), "there was something to learn from"
+    assert sum(row.get("worker/engine/deaths", 0) for row in learned) == 0
+    for i in range(2):
+        assert "Uvicorn running" in (folder / "servers" / f"server-{i}.log").read_text()
