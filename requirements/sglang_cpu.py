@@ -46,12 +46,32 @@ def build(target: Path) -> None:
         )
     began = time.monotonic()
     say(f"building {target} (about 12 minutes on two cores, 3 GiB)")
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(target)], check=True, stdout=sys.stderr)
-    pip = ["nice", "-n", "10", str(target / "bin/python"), "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, "-r", str(FILES[0])], check=True, stdout=sys.stderr)
-    subprocess.run([*pip, "--no-deps", "-r", str(FILES[1])], check=True, stdout=sys.stderr)
+    run(sys.executable, "-m", "venv", "--clear", str(target))
+    pip = ("nice", "-n", "10", str(target / "bin/python"), "-m", "pip", "install", "-q")
+    run(*pip, "-r", str(FILES[0]))
+    run(*pip, "--no-deps", "-r", str(FILES[1]))
+    # what installs need not start
+    run(
+        str(target / "bin/python"),
+        "-c",
+        "import importlib.util, torch, transformers; importlib.util.find_spec('sglang')",
+    )
     (target / STAMP).write_text(f"{time.monotonic() - began:.0f} s\n")
     say(f"built in {time.monotonic() - began:.0f} s")
+
+
+def run(*command: str) -> None:
+    """One step of the build; ends the process where it fails, saying what is to be done."""
+    try:
+        code = subprocess.run(command, check=False, stdout=sys.stderr).returncode
+    except OSError as e:
+        code = e.strerror or "it cannot be run"
+    if code:
+        sys.exit(
+            f"the SGLang environment could not be built ({' '.join(command)}: {code}); what went wrong is told above. "
+            "It needs the network, x86-64 Linux and Python 3.11 to 3.13. Another call begins anew; or give an "
+            "interpreter that has sglang by AGENTGYM_SGLANG_PYTHON"
+        )
 
 
 def say(text: str) -> None:
