@@ -22,6 +22,8 @@ GIB = 1 << 30
 NEEDED = 8 * GIB
 """Bytes that the environment takes (3.1 GiB) and that pip holds besides while it downloads and unpacks."""
 STAMP = ".complete"
+WORKS = "import importlib.util, torch, transformers; assert importlib.util.find_spec('sglang')"
+"""What installs need not start."""
 
 
 def cache_folder() -> Path:
@@ -50,12 +52,7 @@ def build(target: Path) -> None:
     pip = ("nice", "-n", "10", str(target / "bin/python"), "-m", "pip", "install", "-q")
     run(*pip, "-r", str(FILES[0]))
     run(*pip, "--no-deps", "-r", str(FILES[1]))
-    # what installs need not start
-    run(
-        str(target / "bin/python"),
-        "-c",
-        "import importlib.util, torch, transformers; importlib.util.find_spec('sglang')",
-    )
+    run(str(target / "bin/python"), "-c", WORKS)
     (target / STAMP).write_text(f"{time.monotonic() - began:.0f} s\n")
     say(f"built in {time.monotonic() - began:.0f} s")
 

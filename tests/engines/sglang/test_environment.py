@@ -49,7 +49,7 @@ def test_a_pip_that_fails_leaves_no_stamp(builder: Any, monkeypatch: pytest.Monk
 
 def test_too_little_room_is_said_before_anything_is_fetched(builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "NEEDED", 1 << 60)
-    with pytest.raises(SystemExit, match="GiB are free, the SGLang environment takes .*XDG_CACHE_HOME"):
+    with pytest.raises(SystemExit, match=r"GiB are free, the SGLang environment takes .*XDG_CACHE_HOME"):
         builder.main()
 
 
