@@ -58,8 +58,8 @@ test-ray: install  ## on a Ray cluster of several nodes, on this machine
 	$(BIN)/python -m pytest -q -m ray --timeout=600 $(ARGS)
 
 test-sglang: install  ## against a real SGLang server on this CPU (builds its environment once, 3 GiB in the cache folder)
-	@python="$$($(BIN)/python requirements/sglang_cpu.py)" && \
-	  AGENTGYM_SGLANG_PYTHON="$$python" $(BIN)/python -m pytest -q -m sglang --timeout=900 $(ARGS)
+	@python="$$AGENTGYM_SGLANG_PYTHON"; [ -n "$$python" ] || python="$$($(BIN)/python requirements/sglang_cpu.py)" || exit 1; \
+	  AGENTGYM_SGLANG_PYTHON="$$python" $(BIN)/python -m pytest -q -m sglang --timeout=900 --durations=5 $(ARGS)
 
 test-docker: install  ## every sandbox test, and the probes, on containers: an engine is started, or DOCKER_HOST is used
 	AGENTGYM_SANDBOX_BACKEND=docker $(BIN)/python tests/docker_engine.py sh -ec '\

@@ -105,6 +105,8 @@ class EngineConfig(Section):
     """SGLang: MiB of weights under way at once, where they are not read from disk."""
     pause: Literal["retract", "in_place", "abort"] = "retract"
     """SGLang, for requests under way when weights change: caches computed anew, caches kept, or asked again."""
+    update: Literal["rolling", "together"] = "rolling"
+    """SGLang: new weights reach one replica after the other while the rest serve, or all at once."""
     server_args: list[str] = Field(default_factory=list)
     """SGLang: further arguments of the server, as ["--mem-fraction-static", "0.5"]."""
     timeout: float = Field(300.0, gt=0)
@@ -137,7 +139,7 @@ class ClusterConfig(Section):
     """Where the run's parts are."""
 
     kind: Literal["none", "ray"] = "none"
-    """`ray`: rollout workers are actors of a Ray cluster."""
+    """`ray`: rollout workers and SGLang's servers are actors of a Ray cluster."""
     address: str = ""
     """Of a cluster that is there, HOST:PORT or `auto`; empty: one is started on this machine."""
     patience: float = Field(60.0, gt=0)

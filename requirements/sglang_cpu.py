@@ -22,6 +22,8 @@ GIB = 1 << 30
 NEEDED = 8 * GIB
 """Bytes that the environment takes (3.1 GiB) and that pip holds besides while it downloads and unpacks."""
 STAMP = ".complete"
+WORKS = "import importlib.util, torch, transformers; assert importlib.util.find_spec('sglang')"
+"""What installs need not start."""
 
 
 def cache_folder() -> Path:
@@ -46,12 +48,27 @@ def build(target: Path) -> None:
         )
     began = time.monotonic()
     say(f"building {target} (about 12 minutes on two cores, 3 GiB)")
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(target)], check=True, stdout=sys.stderr)
-    pip = ["nice", "-n", "10", str(target / "bin/python"), "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, "-r", str(FILES[0])], check=True, stdout=sys.stderr)
-    subprocess.run([*pip, "--no-deps", "-r", str(FILES[1])], check=True, stdout=sys.stderr)
+    run(sys.executable, "-m", "venv", "--clear", str(target))
+    pip = ("nice", "-n", "10", str(target / "bin/python"), "-m", "pip", "install", "-q")
+    run(*pip, "-r", str(FILES[0]))
+    run(*pip, "--no-deps", "-r", str(FILES[1]))
+    run(str(target / "bin/python"), "-c", WORKS)
     (target / STAMP).write_text(f"{time.monotonic() - began:.0f} s\n")
     say(f"built in {time.monotonic() - began:.0f} s")
+
+
+def run(*command: str) -> None:
+    """One step of the build; ends the process where it fails, saying what is to be done."""
+    try:
+        code = subprocess.run(command, check=False, stdout=sys.stderr).returncode
+    except OSError as e:
+        code = e.strerror or "it cannot be run"
+    if code:
+        sys.exit(
+            f"the SGLang environment could not be built ({' '.join(command)}: {code}); what went wrong is told above. "
+            "It needs the network, x86-64 Linux and Python 3.11 to 3.13. Another call begins anew; or give an "
+            "interpreter that has sglang by AGENTGYM_SGLANG_PYTHON"
+        )
 
 
 def say(text: str) -> None:

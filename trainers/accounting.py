@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 WORKER_PARTS = ("env", "render", "parse")
 LEARNER_PASSES = ("fwd_bwd", "annotate", "critic")
 LEARNER_PARTS = ("credit", "batch", "weight_sync", "record")
-GAUGES = ("peak_mem", "episodes", "concurrency", "engine/running", "engine/waiting")
+GAUGES = ("peak_mem", "episodes", "concurrency", "engine/running", "engine/waiting", "engine/serving")
 """What a worker reports as it is, not as a sum since it began."""
 
 

@@ -280,10 +280,10 @@ def make_rollouts(
 ) -> Rollouts:
     """As `cluster.kind` and `run.processes` say. `watch` is told how long the driver waits for a worker."""
     if spec.config.cluster.kind == "ray":
-        if spec.config.engine.kind != "local":
+        if spec.config.engine.kind == "sglang" and spec.config.engine.sync == "tensor":
             raise ConfigError(
-                f"engine.kind = {spec.config.engine.kind!r} does not go with cluster.kind = 'ray' yet: "
-                "workers on a cluster have local engines; leave out one of the two"
+                "engine.sync = 'tensor' hands over the memory of a GPU that learner and server share, and servers on a "
+                "cluster share none with it: use distributed, or disk (the tensors then travel through Ray)"
             )
         from agentgym.trainers.cluster.rollouts import RayRollouts
 

@@ -11,8 +11,9 @@ import asyncio
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -30,6 +31,8 @@ REMEMBERED = 100_000
 PATIENCE = 900.0
 """Seconds that a request waits where no replica serves: as long as a server takes to start."""
 
+Order = Literal["rolling", "together"]
+
 Revive = Callable[[int], Awaitable[None]]
 """Makes the i-th engine answer again (starts its server anew, ...); raises `EngineFault` where it cannot."""
 
@@ -46,8 +49,12 @@ class Replica:
 
 
 class ReplicatedEngine:
-    """Implements `protocols.Engine` over `engines`, which it owns. `revive`: what brings one back that was away;
-    `closed`: called when all engines are closed; `pause`: seconds between attempts to bring one back."""
+    """Implements `protocols.Engine` over `engines`, which it owns.
+
+    revive: what brings one back that was away; closed: called when all engines are closed; pause: seconds between
+    attempts to bring one back; serving: whether they serve from the start, or are to be brought there by `revive`;
+    order: of updates.
+    """
 
     def __init__(
         self,
@@ -57,8 +64,11 @@ class ReplicatedEngine:
         closed: Callable[[], None] = lambda: None,
         patience: float = PATIENCE,
         pause: float = 1.0,
+        serving: bool = True,
+        order: Order = "rolling",
     ):
-        self.replicas = [Replica(i, engine) for i, engine in enumerate(engines)]
+        self.replicas = [Replica(i, engine, serves=serving) for i, engine in enumerate(engines)]
+        self._order = order
         self._revive, self._on_close, self._patience, self._pause = revive, closed, patience, pause
         self._sessions: OrderedDict[str, Replica] = OrderedDict()
         self._latest: WeightUpdate | None = None
@@ -110,10 +120,15 @@ class ReplicatedEngine:
             await replica.engine.release(session)
 
     async def update_weights(self, update: WeightUpdate) -> None:
-        """One replica after the other, the rest serving on. One that is away gets them when it comes back; raises
-        `EngineGone` where none is left, and what an engine raises that does not run what it was sent."""
+        """`rolling`: one replica after the other, the rest serving on; `together`: all at once, which is over sooner.
+        One that is away gets them when it comes back; raises `EngineGone` where none is left, and what an engine raises
+        that does not run what it was sent."""
         self._latest = update
-        taken = [await self._update(replica, update) for replica in self.replicas if replica.serves]
+        serving = [replica for replica in self.replicas if replica.serves]
+        if self._order == "rolling":
+            taken = [await self._update(replica, update) for replica in serving]
+        else:
+            taken = await _all(self._update(replica, update) for replica in serving)
         if not any(taken):
             await self._someone(time.monotonic() + self._patience)
         self._version = update.version
@@ -129,6 +144,11 @@ class ReplicatedEngine:
         await asyncio.gather(*mine, return_exceptions=True)
         await asyncio.gather(*(replica.engine.aclose() for replica in self.replicas), return_exceptions=True)
         self._on_close()
+
+    def avoid(self, indices: Collection[int]) -> None:
+        """New requests go round these replicas, where there are others: somebody else brings them new weights."""
+        for replica in self.replicas:
+            replica.updating = replica.index in indices
 
     # ---- where a request goes ----
 
@@ -211,6 +231,15 @@ class ReplicatedEngine:
             replica.serves = True
             replica.reason = ""
             return
+
+
+async def _all(updates: Iterable[Awaitable[bool]]) -> list[bool]:
+    """All of them to their end; then raises what the first that failed did."""
+    done = await asyncio.gather(*updates, return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result is True for result in done]
 
 
 def _preferred(free: Sequence[Replica], ids: Sequence[int], least: int) -> Replica:

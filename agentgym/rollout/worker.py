@@ -52,12 +52,15 @@ Emit = Callable[[Group | WorkerFailed], None]
 
 
 class Worker:
-    """Plays requests as they come; finished groups go to `emit`. All methods belong to one event loop."""
+    """Plays requests as they come; finished groups go to `emit`. All methods belong to one event loop.
 
-    def __init__(self, spec: WorkerSpec, emit: Emit):
+    given: the engine, where it is not to be made as the spec says.
+    """
+
+    def __init__(self, spec: WorkerSpec, emit: Emit, given: Engine | None = None):
         self._emit = emit
         self._tasks: set[asyncio.Task[None]] = set()
-        engine, agent = build_agent(spec)
+        engine, agent = build_agent(spec, given)
         self.engine: Engine | ChatEndpoint = engine
         self.agent: AnyAgent = agent
         rollout = spec.config.rollout
@@ -153,8 +156,11 @@ class Worker:
         await self.engine.aclose()
 
 
-def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent | ProgramAgent] | tuple[ChatEndpoint, ChatAgent]:
-    """The engine on the spec's model folder, or the endpoint at its URL, and the agent that talks to it."""
+def build_agent(
+    spec: WorkerSpec, given: Engine | None = None
+) -> tuple[Engine, Agent | ProgramAgent] | tuple[ChatEndpoint, ChatAgent]:
+    """The engine on the spec's model folder (or the one given), or the endpoint at its URL, and the agent that talks to
+    it."""
     program = load_program(spec.config.rollout.agent) if spec.config.rollout.agent else None
     if is_endpoint(spec.model_path):
         if program is not None:
@@ -164,7 +170,7 @@ def build_agent(spec: WorkerSpec) -> tuple[Engine, Agent | ProgramAgent] | tuple
     from agentgym.rollout.make import make_parser, make_renderer
     from agentgym.rollout.thinking import ThinkingEngine
 
-    engine = make_engine(spec.config, spec.model_path, version=spec.version)
+    engine = given or make_engine(spec.config, spec.model_path, version=spec.version)
     renderer = make_renderer(spec.model_path, spec.config)
     parser = make_parser(renderer)
     budget = spec.config.rollout.max_reasoning_tokens

@@ -160,6 +160,6 @@ def test_what_does_not_go_together_is_told_at_once(spec: WorkerSpec) -> None:
     config.rollout.workers = 2
     with pytest.raises(ConfigError, match="more than one takes a cluster"):
         make_rollouts(WorkerSpec(config, spec.model_path))
-    config.cluster.kind, config.engine.kind = "ray", "sglang"
-    with pytest.raises(ConfigError, match=r"'sglang' does not go with cluster\.kind = 'ray' yet"):
+    config.cluster.kind, config.engine.kind, config.engine.sync = "ray", "sglang", "tensor"
+    with pytest.raises(ConfigError, match=r"'tensor' hands over the memory of a GPU .* use distributed, or disk"):
         make_rollouts(WorkerSpec(config, spec.model_path))

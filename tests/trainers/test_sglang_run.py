@@ -18,6 +18,7 @@ from agentgym.engines.sglang.supervisor import Supervisor
 from agentgym.errors import RunError
 from agentgym.rollout.record import read_trajectories
 from agentgym.trainers import origin, session
+from agentgym.trainers.check_run import check_run
 
 FAKE = Path(__file__).parents[1] / "engines" / "sglang" / "fake_server.py"
 SMALL: dict[str, Any] = {
@@ -29,6 +30,14 @@ SMALL: dict[str, Any] = {
     "rollout": {"groups": 3, "group_size": 4, "max_tokens": 24, "concurrency": 16},
     "eval": {"tasks": 6, "greedy": False},
 }
+WORDS = """
+import agentgym as ag
+
+@ag.register("Words-v0", tools=[], tasks=[ag.Task(f"t{i}", f"Say {i} words.", i) for i in range(24)], holdout=6)
+def words(task, answer, episode):
+    return len(set(answer)) / max(1, len(answer))
+"""
+"""Any model earns something here, and not every time the same."""
 pytestmark = pytest.mark.xdist_group("SGLang runs")
 
 
@@ -108,9 +117,24 @@ def test_weights_that_never_arrive_stop_the_run(fakes: list[Supervisor], tmp_pat
 
 @pytest.mark.sglang
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("sync", ["disk", "distributed"])
-def test_two_real_replicas(tmp_path: Path, sync: str) -> None:
+@pytest.mark.parametrize(
+    ("cluster", "sync", "update"), [("ray", "disk", "rolling"), ("none", "distributed", "together")]
+)
+def test_two_real_replicas(tmp_path: Path, cluster: str, sync: str, update: str) -> None:
+    """As actors of a Ray cluster, and held by this machine's own rollout worker."""
+    if cluster == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
     folder = tmp_path / "run"
-    config = {**SMALL, "run": {"live": "off", "dir": str(folder)}, "engine": {**SMALL["engine"], "sync": sync}}
-    ag.train(config)
+    (tmp_path / "words.py").write_text(WORDS)
+    config = {**SMALL, "run": {"live": "off", "dir": str(folder)}, "cluster": {"kind": cluster}, "sft": {"steps": 0}}
+    config["engine"] = {**SMALL["engine"], "sync": sync, "update": update}
+    config["learner"] = {"lr": 1e-2}
+    ag.train(config, env__id=f"{tmp_path}/words.py:words")
     check(folder, 4)
+    assert check_run(folder).problems == []
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    learned = [row for row in rows if "logprob_gap" in row]
+    assert any(row["reward/std"] > 0 for row in learned), "there was something to learn from"
+    assert sum(row.get("worker/engine/deaths", 0) for row in learned) == 0
+    for i in range(2):
+        assert "Uvicorn running" in (folder / "servers" / f"server-{i}.log").read_text()

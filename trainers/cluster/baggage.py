@@ -17,7 +17,8 @@ MAX_BYTES = 4 << 30
 """Of a model folder that travels; larger ones are to be fetched from the hub."""
 BESIDE = 200
 """Python files beside a user's that travel with it, for it may import them."""
-_WEIGHTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_BESIDE_WEIGHTS = (".json", ".jinja", ".txt", ".model")
+_WEIGHTS = (".safetensors", *_BESIDE_WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,10 @@ class Baggage:
         return WorkerSpec(config, _placed(self.spec.model_path, folder, self.files), self.spec.version)
 
 
-def pack(spec: WorkerSpec) -> Baggage:
-    """Gather what the spec names on this machine's disk. Raises `ConfigError` for what is too large to travel."""
+def pack(spec: WorkerSpec, *, weights: bool = True) -> Baggage:
+    """Gather what the spec names on this machine's disk; without `weights` for those whose engine is elsewhere.
+
+    Raises `ConfigError` for what is too large to travel."""
     files: dict[str, bytes] = {}
     config = Config.model_validate(spec.config.model_dump())
     for i, env in enumerate(config.all_envs):
@@ -55,18 +58,29 @@ def pack(spec: WorkerSpec) -> Baggage:
     agent = config.rollout.agent
     if found := _local_file(agent):
         config.rollout.agent = _take(found, "agent", files) + agent[len(_path_of(agent)) :]
-    model = Path(spec.model_path).expanduser()
-    name = spec.model_path
-    if name and model.is_dir():
-        contents = [path for path in sorted(model.iterdir()) if path.is_file() and path.suffix in _WEIGHTS]
-        if sum(path.stat().st_size for path in contents) > MAX_BYTES:
-            raise ConfigError(
-                f"{model}: too large to be sent to every worker ({MAX_BYTES >> 30} GiB at most): "
-                "name a model of the hub, which every machine fetches for itself"
-            )
-        files |= {f"model/{path.name}": path.read_bytes() for path in contents}
-        name = "model"
-    return Baggage(WorkerSpec(config, name, spec.version), files)
+    model = _model_files(spec.model_path, weights)
+    return Baggage(WorkerSpec(config, "model" if model else spec.model_path, spec.version), files | model)
+
+
+def pack_model(spec: WorkerSpec) -> Baggage:
+    """Gather the spec's model alone, for those who play no episodes. Raises `ConfigError` as `pack`."""
+    files = _model_files(spec.model_path, True)
+    return Baggage(WorkerSpec(spec.config, "model" if files else spec.model_path, spec.version), files)
+
+
+def _model_files(name: str, weights: bool) -> dict[str, bytes]:
+    """The files of a model folder, below `model/`; none of an id of the hub."""
+    model = Path(name).expanduser()
+    if not name or not model.is_dir():
+        return {}
+    wanted = _WEIGHTS if weights else _BESIDE_WEIGHTS
+    contents = [path for path in sorted(model.iterdir()) if path.is_file() and path.suffix in wanted]
+    if sum(path.stat().st_size for path in contents) > MAX_BYTES:
+        raise ConfigError(
+            f"{model}: too large to be sent to every worker ({MAX_BYTES >> 30} GiB at most): "
+            "name a model of the hub, which every machine fetches for itself"
+        )
+    return {f"model/{path.name}": path.read_bytes() for path in contents}
 
 
 def _path_of(text: str) -> str:

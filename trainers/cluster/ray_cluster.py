@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentgym.config import Config
+from agentgym.engines.sglang.process import LOCAL
 from agentgym.errors import ConfigError
 
 CONNECT_SECONDS = 10.0
+WORKER_KEYS = "rollout.workers, rollout.cpus_each, rollout.gpus_each"
 
 
 class RayCluster:
@@ -30,7 +32,7 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = config.cluster.address
-        needed = config.rollout.workers * config.rollout.cpus_each
+        needed = config.rollout.workers * config.rollout.cpus_each + _for_servers(config)
         try:
             if address:
                 _answers(address)
@@ -44,8 +46,14 @@ class RayCluster:
                 "tells what runs here, `ray start --head` starts one, and an empty address starts one for this run"
             ) from None
 
-    def room(self, bundles: Sequence[dict[str, float]]) -> Any:
-        """A placement group with room for each bundle, spread over the machines. Raises `ConfigError` without room."""
+    @property
+    def gpus(self) -> float:
+        """Of all its machines, taken or not."""
+        return float(self._ray.cluster_resources().get("GPU", 0.0))
+
+    def room(self, bundles: Sequence[dict[str, float]], what: str = "workers", keys: str = WORKER_KEYS) -> Any:
+        """A placement group with room for each bundle, spread over the machines. Raises `ConfigError` without room,
+        naming `what` they are for and the `keys` that say so."""
         from ray.util.placement_group import placement_group
 
         group = placement_group([dict(bundle) for bundle in bundles], strategy="SPREAD")
@@ -54,9 +62,9 @@ class RayCluster:
             there = {name: count for name, count in self._ray.cluster_resources().items() if name in ("CPU", "GPU")}
             asked = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in ("CPU", "GPU")}
             raise ConfigError(
-                f"the cluster has no room for {len(bundles)} workers of {dict(bundles[0])} within {self._patience:g} s"
+                f"the cluster has no room for {len(bundles)} {what} of {dict(bundles[0])} within {self._patience:g} s"
                 f": {asked['CPU']:g} CPU and {asked['GPU']:g} GPU are asked for, {there.get('CPU', 0):g} and "
-                f"{there.get('GPU', 0):g} are there (rollout.workers, rollout.cpus_each, rollout.gpus_each)"
+                f"{there.get('GPU', 0):g} are there ({keys})"
             )
         return group
 
@@ -64,10 +72,25 @@ class RayCluster:
         from ray.util.placement_group import remove_placement_group
 
         with contextlib.suppress(Exception):  # the cluster may be gone
-            for group in self._groups:
-                remove_placement_group(group)
-        if not self._joined:
+            while self._groups:
+                remove_placement_group(self._groups.pop())
+        if not self._joined and self._ray.is_initialized():
             self._ray.shutdown()
+
+
+def own_host(config: Config) -> str:
+    """The address of this machine that the rest of the cluster reaches it by; that of the loop-back device where there
+    is no rest."""
+    if config.cluster.kind != "ray" or not config.cluster.address:
+        return LOCAL
+    host: str = load_ray().util.get_node_ip_address()
+    return host
+
+
+def _for_servers(config: Config) -> float:
+    """Cores for the servers that are started."""
+    engine = config.engine
+    return float(engine.replicas * engine.threads) if engine.kind == "sglang" and not engine.urls else 0.0
 
 
 def _answers(address: str) -> None:

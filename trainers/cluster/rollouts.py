@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentgym.engines.sglang.make import server_logs
 from agentgym.errors import RunError, UserError
 from agentgym.rollout.worker import WorkerFailed, WorkerSpec
 from agentgym.trainers.cluster.actor import RolloutActor
 from agentgym.trainers.cluster.baggage import pack
+from agentgym.trainers.cluster.fleet import Fleet
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
 from agentgym.trainers.rollouts import RolloutError, Stats
 from agentgym.types import Group, GroupRequest, WeightUpdate
@@ -19,6 +21,7 @@ from agentgym.types import Group, GroupRequest, WeightUpdate
 ATTEMPTS = 5
 """Workers that a request may take down before the run is ended: it may be what kills them."""
 CALL_SECONDS = 120.0
+UNAVAILABLE_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ class RayRollouts:
     """Implements `trainers.rollouts.Rollouts`.
 
     A worker that dies is made again by Ray; it gets the current weights before it serves, and what it played is played
-    by others.
+    by others. With SGLang the engines are a fleet of servers, and the weights theirs.
     """
 
     def __init__(self, spec: WorkerSpec, note: Callable[[str], None] = lambda text: None):
@@ -52,18 +55,28 @@ class RayRollouts:
         self._weights: tuple[int, Any] = (spec.version, None)
         self._patience = spec.config.cluster.patience
         self._members: list[_Member] = []
+        self._fleet: Fleet | None = None
         try:
+            if spec.config.engine.kind == "sglang":
+                self._fleet = Fleet(self._cluster, spec, server_logs(spec.config), note)
             self._hire(spec)
         except BaseException:
-            self._cluster.close()
+            self.close()
             raise
+
+    @property
+    def fleet(self) -> Fleet | None:
+        """The engine replicas, where the workers have no engines of their own."""
+        return self._fleet
 
     def _hire(self, spec: WorkerSpec) -> None:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         rollout = spec.config.rollout
         room = self._cluster.room([_needs(rollout)] * rollout.workers)
-        self._baggage = self._ray.put(pack(spec))  # held: a worker that is made again unpacks it again
+        self._links = self._fleet.links if self._fleet is not None else None
+        # held: a worker that is made again unpacks it again
+        self._baggage = self._ray.put(pack(spec, weights=self._links is None))
         for i in range(rollout.workers):
             actor = self._ray.remote(RolloutActor).options(
                 num_cpus=rollout.cpus_each,
@@ -72,7 +85,7 @@ class RayRollouts:
                 max_concurrency=10_000,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=i),
             )
-            member = _Member(actor.remote(self._baggage))
+            member = _Member(actor.remote())
             self._members.append(member)
             self._start(member)
 
@@ -81,6 +94,8 @@ class RayRollouts:
         for member in self._members:
             while member.starting is not None:
                 self._started(member, wait=True)
+        if self._fleet is not None:
+            self._fleet.ready()
 
     def submit(self, requests: Sequence[GroupRequest]) -> None:
         self._waiting += requests
@@ -106,6 +121,11 @@ class RayRollouts:
 
     def update(self, update: WeightUpdate) -> None:
         """Every living worker has them when this returns; others get them before they serve."""
+        if self._fleet is not None:
+            self._fleet.update(update, self._steer)
+            self._weights = update.version, None
+            self._look(0.0)
+            return
         from agentgym.trainers.cluster.tensors import encode
 
         assert update.tensors is not None
@@ -116,13 +136,20 @@ class RayRollouts:
             self._call(member, answer)
         self._assign()
 
+    def _steer(self, replicas: Collection[int]) -> None:
+        """Nobody waits for it: a worker that hears it late only waits for a server."""
+        for member in self._members:
+            if member.ready:
+                member.actor.avoid.remote(tuple(replicas))
+
     def stats(self) -> Stats:
         """Sums over the workers that answer; `peak_mem` is the largest of one."""
         asked = [(member, member.actor.stats.remote()) for member in self._members if member.ready]
         rows = [row for member, answer in asked if (row := self._call(member, answer))]
         names = {name for row in rows for name in row}
         total = {name: sum(row.get(name, 0.0) for row in rows) for name in names}
-        return {"cpu_s": 0.0, **total, "peak_mem": max((row["peak_mem"] for row in rows), default=0.0)}
+        servers = self._fleet.stats() if self._fleet is not None else {}
+        return {"cpu_s": 0.0, **total, **servers, "peak_mem": max((row["peak_mem"] for row in rows), default=0.0)}
 
     def close(self) -> None:
         for member in self._members:
@@ -130,17 +157,20 @@ class RayRollouts:
                 self._call(member, member.actor.close.remote())
             self._ray.kill(member.actor, no_restart=True)
         self._members.clear()
+        if self._fleet is not None:
+            self._fleet.close()
+            self._fleet = None
         self._cluster.close()
 
     # ---- workers come and go ----
 
     def _start(self, member: _Member) -> None:
         member.ready, member.given = False, self._weights[0]
-        member.starting = member.actor.start.remote(*self._weights)
+        member.starting = member.actor.start.remote(self._baggage, self._links, *self._weights)
 
     def _started(self, member: _Member, wait: bool = False) -> None:
         """See whether a worker that is being built is there. It is built again where its machine was lost meanwhile."""
-        from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+        from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
         try:
             where = self._ray.get(member.starting, timeout=CALL_SECONDS if wait else 0)
@@ -150,6 +180,10 @@ class RayRollouts:
             if isinstance(e.cause, UserError):
                 raise e.cause from None
             raise RolloutError(f"a rollout worker could not be built:\n{e}") from None
+        except ActorUnavailableError:  # it is being made again: that may have to wait for a machine
+            time.sleep(UNAVAILABLE_SECONDS)
+            self._start(member)
+            return
         except RayActorError as e:
             member.deaths += 1
             if member.deaths >= ATTEMPTS:
@@ -209,6 +243,8 @@ class RayRollouts:
 
     def _look(self, seconds: float) -> None:
         """Take in what has happened, after at most so long."""
+        if self._fleet is not None:
+            self._fleet.check()
         starting = [member.starting for member in self._members if member.starting is not None]
         refs = [*self._playing, *starting]
         if not refs:

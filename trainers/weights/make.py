@@ -21,6 +21,11 @@ def make_sync(config: Config, learner: Learner, model_path: str, folder: Path) -
     if engine.kind != "sglang":
         return SharedMemorySync(learner.weights())
     prove = LearnerProof(learner)
+    on_ray = config.cluster.kind == "ray"
+    if engine.sync == "disk" and on_ray and not engine.urls:
+        from agentgym.trainers.weights.handed import HandedSync
+
+        return HandedSync(prove)
     if engine.sync == "disk":
         from agentgym.trainers.weights.disk import DiskSync
 
@@ -29,7 +34,7 @@ def make_sync(config: Config, learner: Learner, model_path: str, folder: Path) -
     if engine.sync == "distributed":
         from agentgym.trainers.weights.distributed import DistributedSync
 
-        return DistributedSync(bucket_bytes=bucket, prove=prove)
+        return DistributedSync(host=_own_host(config), bucket_bytes=bucket, prove=prove)
     if learner.device.type != "cuda":
         raise ConfigError(
             "engine.sync = 'tensor' hands over a GPU's memory, and the learner is on the CPU (tensors shared between "
@@ -38,3 +43,10 @@ def make_sync(config: Config, learner: Learner, model_path: str, folder: Path) -
     from agentgym.trainers.weights.tensor import TensorSync
 
     return TensorSync(bucket_bytes=bucket, prove=prove)
+
+
+def _own_host(config: Config) -> str:
+    """Where servers reach the learner."""
+    from agentgym.trainers.cluster.ray_cluster import own_host
+
+    return own_host(config)

@@ -7,6 +7,7 @@ from pathlib import Path
 from agentgym.engines.sglang.process import ServerCommand
 
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+GPUs = tuple[int | str, ...]
 CPU_ARGUMENTS = (
     *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
     *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
@@ -23,7 +24,7 @@ def cpu_command(python: str, threads: int, arguments: tuple[str, ...] = (), *, d
     return ServerCommand(python, LAUNCHER, (*CPU_ARGUMENTS, "--dtype", dtype, *arguments), environment)
 
 
-def gpu_command(python: str, gpus: tuple[int, ...], arguments: tuple[str, ...] = (), *, dtype: str) -> ServerCommand:
+def gpu_command(python: str, gpus: GPUs, arguments: tuple[str, ...] = (), *, dtype: str) -> ServerCommand:
     """A server over these GPUs of the machine, its weights sharded over them."""
     environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
     return ServerCommand(python, LAUNCHER, ("--tp-size", str(len(gpus)), "--dtype", dtype, *arguments), environment)

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from agentgym.engines.load import Load
-from agentgym.engines.sglang.client import ServerClient
-from agentgym.engines.sglang.facts import ServerFacts, ask_facts
-from agentgym.engines.sglang.labels import Labels
+from agentgym.engines.sglang.client import Missing, ServerClient
+from agentgym.engines.sglang.facts import ONE_TOKEN, ServerFacts, ask_facts
+from agentgym.engines.sglang.labels import Labels, UnknownWeights
 from agentgym.engines.sglang.layout import EMBEDDING, HEAD, ModelLayout, folder_shapes
 from agentgym.engines.sglang.load import ask_load
 from agentgym.engines.sglang.proof import prove
@@ -43,7 +43,8 @@ class SGLangEngine:
 
     layout: of the model's folder, where it lies on this machine: the server's model, token ids and new weights are held
     against it; version: the policy version of the weights it runs; timeout: seconds
-    of one request; max_context: tokens of a sequence, prompt included, 0 for the server's limit; pause: see `refit`.
+    of one request; max_context: tokens of a sequence, prompt included, 0 for the server's limit; pause: see `refit`;
+    facts: what is known of the server already, which then is not asked; mark: see `Labels`.
     Raises `ModelError` for a server with another model, `EngineFault` for what is no SGLang server, `EngineGone` for
     one that is away.
     """
@@ -58,8 +59,11 @@ class SGLangEngine:
         max_context: int = 0,
         pause: PauseMode = "retract",
         seed: int | None = None,
+        facts: ServerFacts | None = None,
+        mark: str = "",
     ):
         self._client = ServerClient(url, timeout=timeout)
+        self._mark = mark
         self._layout, self._pause = layout, pause
         self._max_context = max_context
         self._seeds = random.Random(seed)
@@ -67,7 +71,7 @@ class SGLangEngine:
         self._version = version
         self._closed = False
         self._tells_load = True
-        self._meet(ask_facts(self._client, timeout=min(timeout, 30.0)), version)
+        self._meet(facts or ask_facts(self._client, timeout=min(timeout, 30.0)), version)
 
     def _meet(self, facts: ServerFacts, version: int) -> None:
         mine, theirs = self._layout.kind if self._layout else "", facts.model_kind
@@ -77,7 +81,7 @@ class SGLangEngine:
                 f"{self._layout.folder} (a {mine}): start the server on that folder"
             )
         self.facts = facts
-        self._labels = Labels(facts.label, version)
+        self._labels = Labels(facts.label, version, self._mark)
         self._refit = Refit(self._client, facts, self._pause)
         limit = min(self._max_context or facts.max_total, facts.max_total)
         self._context = limit
@@ -142,9 +146,13 @@ class SGLangEngine:
         self._version = update.version
 
     async def healthy(self, timeout: float = 30.0) -> bool:
-        """Whether it answers; a server that works, or is paused, needs no token to show it."""
+        """Whether it still samples: one that hangs may answer for itself, and never for its model. Not while it is
+        paused."""
         try:
-            await self._client.get("model_info", timeout=timeout)
+            try:
+                await self._client.get("health_generate", timeout=timeout)
+            except Missing:
+                await self._client.post("generate", ONE_TOKEN, timeout=timeout)
         except EngineFault:
             return False
         return True
@@ -161,6 +169,12 @@ class SGLangEngine:
         """The server was started anew, with the weights of `version`."""
         facts = await asyncio.to_thread(ask_facts, self._client)
         await self._refit.aclose()
+        self._meet(facts, version)
+        self._version = version
+
+    def move(self, url: str, facts: ServerFacts, version: int) -> None:
+        """Its server is at another address now; what is still asked of the former one fails there."""
+        self._client = ServerClient(url, timeout=self._client.timeout)
         self._meet(facts, version)
         self._version = version
 
@@ -206,6 +220,8 @@ class SGLangEngine:
             raise EngineFault("the engine was closed")
         try:
             segment = read_segment(answer, self._labels.version)
+        except UnknownWeights as e:
+            raise EngineGone(f"{self.name}: {e}") from None
         except EngineFault as e:
             raise EngineFault(f"{self.name}: {e}") from None
         self._count(segment)

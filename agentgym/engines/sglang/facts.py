@@ -8,6 +8,9 @@ from typing import Any
 from agentgym.engines.sglang.client import Missing, ServerClient
 from agentgym.errors import EngineFault, ModelError
 
+ONE_TOKEN: dict[str, Any] = {"input_ids": [0], "sampling_params": {"max_new_tokens": 1}}
+"""The least that a server can be asked to sample."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
@@ -65,8 +68,7 @@ def _either(client: ServerClient, paths: tuple[str, str], timeout: float) -> Any
 
 def _sample(client: ServerClient, timeout: float) -> dict[str, Any]:
     """The notes on one sampled token."""
-    body = {"input_ids": [0], "sampling_params": {"max_new_tokens": 1}, "return_logprob": True}
-    answer = client.ask_now("generate", body, timeout=timeout)
+    answer = client.ask_now("generate", {**ONE_TOKEN, "return_logprob": True}, timeout=timeout)
     meta = answer.get("meta_info") if isinstance(answer, dict) else None
     if not isinstance(meta, dict):
         raise EngineFault(f"{client.name}: /generate answers without meta_info: is it an SGLang server?")

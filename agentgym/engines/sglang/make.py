@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agentgym.config import Config
@@ -12,7 +13,7 @@ from agentgym.engines.sglang.commands import cpu_command, gpu_command
 from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.interpreter import find_python
 from agentgym.engines.sglang.layout import read_layout
-from agentgym.engines.sglang.process import ServerCommand
+from agentgym.engines.sglang.process import LOCAL, ServerCommand
 from agentgym.engines.sglang.supervisor import Supervisor
 from agentgym.errors import ConfigError, EngineFault
 
@@ -25,9 +26,8 @@ def make_sglang(config: Config, model: str, *, version: int = 0) -> ReplicatedEn
     engine = config.engine
     if engine.urls:
         return _attach(config, model, engine.urls, None, version)
-    logs = Path(config.run.dir) / "servers" if config.run.dir else Path(tempfile.mkdtemp(prefix="agentgym-servers-"))
     try:
-        supervisor = Supervisor(server_commands(config), _whole(model), logs, port=engine.port)
+        supervisor = Supervisor(server_commands(config), _whole(model), server_logs(config), port=engine.port)
     except EngineFault as e:
         raise ConfigError(f"engine.kind = 'sglang': {e}") from None
     try:
@@ -37,21 +37,18 @@ def make_sglang(config: Config, model: str, *, version: int = 0) -> ReplicatedEn
         raise
 
 
+def server_logs(config: Config) -> Path:
+    """The folder for what servers write: in the run's, else one of its own."""
+    return Path(config.run.dir) / "servers" if config.run.dir else Path(tempfile.mkdtemp(prefix="agentgym-servers-"))
+
+
 def server_commands(config: Config) -> list[ServerCommand]:
     """One command a replica. Raises `ConfigError` for more GPUs than there are, and for a Python without sglang."""
     from agentgym.engines.make import pick_device
 
     engine = config.engine
-    if refused := [a for a in engine.server_args if a.partition("=")[0] in TRUNCATING]:
-        raise ConfigError(f"engine.server_args: {refused[0]} would change what is sampled; training says it by request")
-    python = find_python(engine.python)
-    seed = ("--random-seed", str(config.run.seed), "--skip-tokenizer-init")
-    arguments = (*seed, *engine.server_args)
     if pick_device(engine.device) == "cpu":
-        rows = min(engine.slots, config.rollout.concurrency)
-        room = ("--max-total-tokens", str(rows * (engine.max_context or 4096)))
-        command = cpu_command(python, engine.threads, (*room, *arguments), dtype=config.model.dtype)
-        return [command] * engine.replicas
+        return [server_command(config)] * engine.replicas
     import torch
 
     each, wanted = engine.gpus_each, engine.replicas * engine.gpus_each
@@ -61,7 +58,23 @@ def server_commands(config: Config) -> list[ServerCommand]:
             f"{torch.cuda.device_count()}"
         )
     places = [tuple(range(i * each, (i + 1) * each)) for i in range(engine.replicas)]
-    return [gpu_command(python, gpus, arguments, dtype=config.model.dtype) for gpus in places]
+    return [server_command(config, gpus) for gpus in places]
+
+
+def server_command(config: Config, gpus: Sequence[int | str] = (), *, host: str = LOCAL) -> ServerCommand:
+    """One server on this machine: over these of its GPUs, on the CPU where there are none. Raises `ConfigError`."""
+    engine = config.engine
+    if refused := [a for a in engine.server_args if a.partition("=")[0] in TRUNCATING]:
+        raise ConfigError(f"engine.server_args: {refused[0]} would change what is sampled; training says it by request")
+    python = find_python(engine.python)
+    arguments = ("--random-seed", str(config.run.seed), "--skip-tokenizer-init", *engine.server_args)
+    if gpus:
+        command = gpu_command(python, tuple(gpus), arguments, dtype=config.model.dtype)
+    else:
+        rows = min(engine.slots, config.rollout.concurrency)
+        room = ("--max-total-tokens", str(rows * (engine.max_context or 4096)))
+        command = cpu_command(python, engine.threads, (*room, *arguments), dtype=config.model.dtype)
+    return replace(command, host=host)
 
 
 def _attach(
@@ -91,7 +104,8 @@ def _attach(
             await asyncio.to_thread(supervisor.restart, index)
         await engines[index].reconnect(version)
 
-    return ReplicatedEngine(engines, revive=revive, closed=supervisor.close if supervisor else lambda: None)
+    closed = supervisor.close if supervisor else lambda: None
+    return ReplicatedEngine(engines, revive=revive, closed=closed, order=config.engine.update)
 
 
 def answer_seconds(config: Config) -> float:

@@ -20,6 +20,8 @@ START_SECONDS = 900.0
 """A CPU under load takes five minutes; a large model's weights take theirs."""
 END_SECONDS = 3.0
 """What a server has to end by itself."""
+LOCAL = "127.0.0.1"
+"""Only this machine can talk to it there."""
 TAIL = 12
 """Lines of its log that an error shows."""
 
@@ -32,7 +34,8 @@ class ServerCommand:
     launcher: str
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    host: str = "127.0.0.1"
+    host: str = LOCAL
+    """Address of this machine that it listens on."""
 
 
 class ServerProcess:

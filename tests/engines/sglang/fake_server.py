@@ -1,6 +1,6 @@
 """A server that speaks SGLang's HTTP protocol, with our own engine underneath: its tokens and logprobs are true.
 
-    python fake_server.py --model-path DIR --port P [--release 0.5.17] [--fault lose-updates|hang|...]
+    python fake_server.py --model-path DIR --port P [--release 0.5.17] [--fault lose-updates|slow-updates|hang|no-start]
 
 It decodes token by token, so that pauses, aborts and updates fall between two tokens as on the real one; it takes
 weights from disk and by gloo broadcast, and proves them by the same checksums. `--release 0.5.17` leaves out what that
@@ -162,6 +162,8 @@ class FakeServer:
     async def from_disk(self, request: Request) -> Response:
         body = await request.json()
         lost = self.options.fault == "lose-updates"
+        if self.options.fault == "slow-updates":
+            await asyncio.sleep(0.2)
         try:
             if not lost:
                 await self._load(WeightUpdate(0, tensors=load_file(f"{body['model_path']}/model.safetensors")))
@@ -241,6 +243,20 @@ class FakeServer:
     async def health(self, request: Request) -> Response:
         return Response(status_code=200)
 
+    async def health_generate(self, request: Request) -> Response:
+        if self.options.fault == "hang":
+            await asyncio.sleep(3600)
+        return Response(status_code=200)
+
+    # ---- for tests alone ----
+
+    async def test_state(self, request: Request) -> Response:
+        return JSONResponse({"serves": self.running.is_set() and self.admitting.is_set(), "label": self.label})
+
+    async def test_hang(self, request: Request) -> Response:
+        self.options.fault = "hang"
+        return Response(status_code=200)
+
     async def die(self, request: Request) -> Response:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
@@ -253,7 +269,8 @@ class FakeServer:
             "/init_weights_update_group": self.init_group, "/destroy_weights_update_group": self.destroy_group,
             "/update_weights_from_distributed": self.from_distributed, "/model_info": self.model_info,
             "/server_info": self.server_info, "/get_model_info": self.model_info, "/get_server_info": self.server_info,
-            "/health": self.health, "/ready": self.health,
+            "/health": self.health, "/ready": self.health, "/health_generate": self.health_generate,
+            "/test_state": self.test_state, "/test_hang": self.test_hang,
         }  # fmt: skip
         lacks = LACKS if self.options.release == OLD else ()
         told = [Route(path, at, methods=["GET", "POST"]) for path, at in routes.items() if path not in lacks]
@@ -337,17 +354,24 @@ def _end_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> None:
+    _end_with_parent()
+    run(arguments)
+
+
+def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--release", default="0.5.23")
     parser.add_argument("--fault", default="")
     options, _ = parser.parse_known_args(arguments)
-    _end_with_parent()
+    if options.fault == "no-start":
+        sys.exit("CUDA out of luck")
 
     async def serve() -> None:
         app = FakeServer(options).app()
-        await uvicorn.Server(uvicorn.Config(app, "127.0.0.1", options.port, log_level="warning")).serve()
+        await uvicorn.Server(uvicorn.Config(app, options.host, options.port, log_level="warning")).serve()
 
     asyncio.run(serve())
 

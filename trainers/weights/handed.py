@@ -1,0 +1,25 @@
+"""Weights as they are, for engines that are given tensors: whoever updates them sees how the tensors get there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from agentgym.trainers.weights.proof import Prover, checksums_only
+from agentgym.types import WeightUpdate
+
+
+class HandedSync:
+    """Implements `protocols.WeightSync` where machines share no file system: Ray's object store carries the tensors,
+    and each server's own machine writes the folder that it reads. Nothing is copied here; the tensors must stay as they
+    are until the update is done (`Rollouts.update` waits for it)."""
+
+    def __init__(self, prove: Prover = checksums_only):
+        self._prove = prove
+
+    def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> WeightUpdate:
+        return WeightUpdate(version, "full", dict(tensors), proof=self._prove(tensors))
+
+    def close(self) -> None:
+        """Nothing is held."""
