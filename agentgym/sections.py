@@ -279,6 +279,8 @@ class LearnerConfig(Section):
     (less is asked of more). Where rewards mean nothing it stays there. 0: not asked for."""
     tokens_per_microbatch: int = Field(8192, ge=1)
     """Padded tokens of one forward and backward pass."""
+    recompute: bool = False
+    """Activation checkpointing: only each block's input is kept, the rest is computed again in the backward pass."""
     ranks: int = Field(1, ge=1)
     """Learner processes, the weights sharded over them."""
     device: str = "auto"

@@ -35,6 +35,8 @@ class Batch:
     """Tokens of the largest, padding included."""
     padded: int
     """Tokens of all, padding included."""
+    busiest: int
+    """Of them, those of a rank that has the most passes: where there are few passes, ranks wait."""
     minibatches: int
     attended: float
     """Tokens that a token attends to, on average."""
@@ -50,7 +52,8 @@ def plan_batch(config: Config, ranks: int) -> Batch:
     parts = split_minibatches(rows, config.learner.minibatches, config.run.seed)
     cut = [micro_batches(part, budget) for part in parts]
     sizes = [len(micro[0].ids) * len(micro) for part in cut for micro in part]
-    tokens = int(lengths.sum())
+    tokens, padded = int(lengths.sum()), sum(sizes)
+    passes = sum(-(-len(part) // ranks) for part in cut)
     return Batch(
         groups=rollout.groups,
         group_size=rollout.group_size,
@@ -60,10 +63,11 @@ def plan_batch(config: Config, ranks: int) -> Batch:
         longest=int(lengths.max()),
         tokens=tokens,
         sampled=round(tokens * config.plan.sampled),
-        micro_batches=sum(-(-len(part) // ranks) for part in cut),
+        micro_batches=passes,
         # a row of the whole context is a micro-batch of its own where it is above the budget
         micro_tokens=max(*sizes, min(budget, tokens), context),
-        padded=sum(sizes),
+        padded=padded,
+        busiest=min(padded, round(passes * padded / len(sizes))),
         minibatches=len(parts),
         attended=float((lengths.astype(float) ** 2).sum() / tokens / 2),
     )

@@ -50,7 +50,7 @@ class LearnerMemory:
 
     @property
     def total(self) -> int:
-        passing = self.gathered + max(self.activations + self.logits, 0)
+        passing = self.gathered + self.activations + self.logits
         return self.state + max(passing, self.step) + self.reserve
 
 
@@ -95,8 +95,8 @@ def learner_memory(config: Config, model: Model, layout: Layout, tokens: int) ->
         gradients=_share(copies * gradient * trained, ranks),
         optimizer=_share(_moments(config, model), ranks),
         reference=_share(reference, ranks),
-        gathered=0 if ranks == 1 else size * (2 * model.block + model.embedding) + 4 * model.block,
-        activations=tokens * activation_bytes(model, size, recompute=recomputes(config, layout)),
+        gathered=_gathered(model, size) if ranks > 1 else 0,
+        activations=tokens * activation_bytes(model, size, recompute=config.learner.recompute),
         logits=LOGIT_BYTES * min(max(CHUNK_ELEMENTS, model.vocabulary), tokens * model.vocabulary),
         # on a card torch steps on whole lists of tensors, with another of their size in between
         step=0 if layout.learner.is_cpu else _share(4 * trained, ranks),
@@ -104,9 +104,10 @@ def learner_memory(config: Config, model: Model, layout: Layout, tokens: int) ->
     )
 
 
-def recomputes(config: Config, layout: Layout) -> bool:
-    """Whether the blocks' activations are computed again in the backward pass."""
-    return bool(getattr(config.learner, "recompute", not layout.learner.is_cpu))
+def _gathered(model: Model, size: int) -> int:
+    """A block at work and the next, embedding and head; and the gradients of the larger, on their way in fp32."""
+    gradients = 0 if model.adapter else (size + 4) * max(model.block, model.embedding)
+    return size * (2 * model.block + model.embedding) + gradients
 
 
 def reserve(config: Config, cpu: bool) -> int:

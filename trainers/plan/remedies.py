@@ -37,13 +37,15 @@ def _merged(config: Config, change: dict[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = config.model_dump()
     for key, value in change.items():
         section, _, name = key.partition(".")
-        merged[section][name] = value
+        merged[section][name] = value == "true" if value in ("true", "false") else value
     return merged
 
 
 def _changes(plan: Plan) -> Iterator[dict[str, Any]]:
     config, layout = plan.config, plan.layout
     budget, context = config.learner.tokens_per_microbatch, plan.batch.context
+    if not config.learner.recompute:
+        yield {"learner.recompute": "true"}
     if budget > context:
         yield {"learner.tokens_per_microbatch": context}
     if layout.shared:

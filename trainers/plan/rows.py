@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agentgym.trainers.plan.memory import recomputes
 from agentgym.trainers.plan.resolve import Plan
 from agentgym.trainers.plan.times import launch_us
 from agentgym.trainers.plan.words import count, gib, seconds, several
@@ -100,7 +99,7 @@ def _batch(plan: Plan) -> Rows:
 def _learner(plan: Plan) -> Rows:
     memory = plan.learner
     rows = {name: gib(size) for field, name in LEARNER.items() if (size := getattr(memory, field))}
-    if recomputes(plan.config, plan.layout):
+    if plan.config.learner.recompute:
         rows["activations"] += ", recomputed in the backward pass"
     return {**rows, "at most": gib(memory.total)}
 

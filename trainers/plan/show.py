@@ -20,7 +20,7 @@ def tell(console: Console, plan: Plan, best: Plan | None) -> None:
     for name, rows in sections(plan, best).items():
         console.print(Text(name, style="bold cyan"))
         table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, width=24)
+        table.add_column(no_wrap=True, width=26)
         table.add_column(overflow="fold")
         for key, value in rows.items():
             table.add_row(Text(f"  {key}"), Text(value))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agentgym.config import Config
 from agentgym.trainers.plan.batches import Batch
 from agentgym.trainers.plan.layout import Layout
-from agentgym.trainers.plan.memory import EngineMemory, itemsize, recomputes
+from agentgym.trainers.plan.memory import EngineMemory, itemsize
 from agentgym.trainers.plan.model import Model
 from agentgym.trainers.weights.buckets import buckets_of
 
@@ -76,12 +76,11 @@ def learn_time(config: Config, model: Model, layout: Layout, batch: Batch) -> Le
     head = 2.0 * model.head * config.plan.sampled
     passes = (2.0 if model.adapter else 3.0) + (1.0 if config.learner.kl else 0.0)
     # logits are computed again in the backward pass in any case
-    work = forward * (passes + recomputes(config, layout)) + head * (passes + 1.0)
+    work = forward * (passes + config.learner.recompute) + head * (passes + 1.0)
     size = itemsize(config.model.dtype)
     card = layout.learner
     rate = card.flops(config.model.dtype) * config.plan.mfu
-    busiest = max(batch.padded / layout.ranks, batch.tokens / batch.rows)
-    compute = work * busiest / rate
+    compute = work * batch.busiest / rate
     gather = _gather(config, model, layout, batch, size)
     touched = 20 * model.trained / layout.ranks  # weights, gradients and moments, read and written
     optimizer = batch.minibatches * touched / (card.bandwidth * config.plan.bandwidth)
@@ -155,5 +154,7 @@ def sync_time(config: Config, model: Model, layout: Layout) -> SyncTime:
         # written once, read by every engine of a machine at once
         return SyncTime("disk", moved, 1, 2 * moved / (plan.disk_gbs * 1e9))
     buckets = 1 if model.adapter else len(buckets_of(model.tensors, config.engine.bucket_mib << 20))
-    rate = layout.link(layout.gpus) * plan.link
-    return SyncTime(config.engine.sync, moved, buckets, moved / rate + buckets * BUCKET_SECONDS)
+    # to rank 0 where they are sharded, then to all engines at once, card after card
+    gathered = moved / (layout.link(layout.ranks) * plan.link) if layout.ranks > 1 else 0.0
+    sent = moved / (layout.link(layout.gpus) * plan.link)
+    return SyncTime(config.engine.sync, moved, buckets, gathered + sent + buckets * BUCKET_SECONDS)
