@@ -169,7 +169,8 @@ class PlanConfig(Section):
     link: float = Field(0.7, gt=0, le=1)
     """Share of the links' rates that sharding and weight updates reach."""
     launch_us: float = Field(0.0, ge=0)
-    """Microseconds that a layer costs each decoding step besides; 0: 15 for SGLang, 200 for the local engine."""
+    """Microseconds that a layer costs each decoding step besides; 0: 15 for SGLang, 200 for the local engine, 3000 on
+    a CPU."""
     disk_gbs: float = Field(2.0, gt=0)
     """GB/s of the folder that weights go through (engine.sync = disk)."""
     reserve_gib: float = Field(2.0, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,8 @@ def plan_batch(config: Config, ranks: int) -> Batch:
     """`engine.max_context` is resolved. Lengths are lognormal with the mean of `plan.episode_tokens`, cut at the
     context, drawn by the run's seed."""
     rollout, context = config.rollout, config.engine.max_context
-    lengths = draw_lengths(expected(config), context, rollout.groups * rollout.group_size, config.run.seed)
-    rows = [_row(int(length)) for length in lengths]
+    rows = drawn_rows(expected(config), context, rollout.groups * rollout.group_size, config.run.seed)
+    lengths = np.array([len(row.ids) for row in rows])
     budget = config.learner.tokens_per_microbatch
     parts = split_minibatches(rows, config.learner.minibatches, config.run.seed)
     cut = [micro_batches(part, budget) for part in parts]
@@ -76,6 +77,12 @@ def plan_batch(config: Config, ranks: int) -> Batch:
 def expected(config: Config) -> int:
     """Tokens of an episode on average."""
     return min(config.plan.episode_tokens or config.engine.max_context // 2, config.engine.max_context)
+
+
+@functools.lru_cache(maxsize=4)  # a balanced split is looked for with the same rows
+def drawn_rows(mean: int, most: int, count: int, seed: int) -> tuple[Row, ...]:
+    """Rows of `draw_lengths`."""
+    return tuple(_row(int(length)) for length in draw_lengths(mean, most, count, seed))
 
 
 def draw_lengths(mean: int, most: int, count: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -148,11 +148,12 @@ def _settings(config: Config) -> tuple[Any, Source]:
 
 
 def _load(path: str, revision: str, **options: Any) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(path, revision=revision or None, **options)
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as e:
         raise ModelError(f"model.path = {path!r}: its config.json cannot be used: {_line(e)}") from None
 
 
@@ -223,4 +224,5 @@ def _first(config: Any, *names: str) -> int:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    cause = error.__cause__ or error  # of what was wrong, not of where it was found
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

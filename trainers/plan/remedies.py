@@ -8,6 +8,7 @@ from typing import Any
 from agentgym.config import Config, load_config
 from agentgym.errors import UserError
 from agentgym.trainers.plan.hardware import CARDS
+from agentgym.trainers.plan.model import count
 from agentgym.trainers.plan.resolve import Plan, make_plan
 
 MOST = 3
@@ -27,8 +28,10 @@ def remedies(plan: Plan) -> list[str]:
 def _fits(plan: Plan, change: dict[str, Any]) -> bool:
     try:
         changed = load_config(None, _merged(plan.config, change))
-        same = not any(key.startswith("model.") for key in change)
-        return not make_plan(changed, plan.model if same else None).lacks
+        model = plan.model
+        if any(key.startswith("model.") for key in change):
+            model = count(model.config, changed, model.name, model.source)
+        return not make_plan(changed, model).lacks
     except UserError:
         return False
 

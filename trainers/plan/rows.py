@@ -157,7 +157,7 @@ def _assumed(plan: Plan) -> Rows:
             f"learning {given.mfu:.0%}, reading context {given.prefill_mfu:.0%}, decoding {given.bandwidth:.0%} of the "
             f"memory's rate, links {given.link:.0%} (plan.mfu, prefill_mfu, bandwidth, link)"
         ),
-        "a decoding step": f"{launch_us(plan.config):g} us a layer besides (plan.launch_us)",
+        "a decoding step": f"{launch_us(plan.config, plan.layout):g} us a layer besides (plan.launch_us)",
         "episodes": (
             f"lengths are lognormal, {given.sampled:.0%} of the tokens sampled (plan.episode_tokens, plan.sampled); no "
             "time is counted for environments and tools"

@@ -14,9 +14,9 @@ from agentgym.trainers.plan.memory import EngineMemory, itemsize
 from agentgym.trainers.plan.model import Model
 from agentgym.trainers.weights.buckets import buckets_of
 
-LAUNCH_US = {"sglang": 15.0, "local": 200.0}
-"""What a layer costs a decoding step beside its arithmetic, in microseconds: kernels of a recorded graph, or launched
-one by one by Python."""
+RECORDED_US, LAUNCHED_US, CPU_US = 15.0, 200.0, 3000.0
+"""What a layer costs a decoding step beside its arithmetic, in microseconds: kernels of a recorded graph (SGLang), or
+launched one by one by Python (the local engine); on a CPU as measured on the tiny model with 16 to 128 sequences."""
 BUCKET_SECONDS = 0.005
 """A bucket's round trip of requests."""
 
@@ -65,8 +65,10 @@ class SyncTime:
     seconds: float
 
 
-def launch_us(config: Config) -> float:
-    return config.plan.launch_us or LAUNCH_US.get(config.engine.kind, 0.0)
+def launch_us(config: Config, layout: Layout) -> float:
+    """`plan.launch_us`, else by the engine."""
+    usual = RECORDED_US if config.engine.kind == "sglang" else LAUNCHED_US
+    return config.plan.launch_us or (CPU_US if layout.engine.is_cpu else usual)
 
 
 def learn_time(config: Config, model: Model, layout: Layout, batch: Batch) -> LearnTime:
@@ -133,7 +135,7 @@ def _decode_step(config: Config, model: Model, layout: Layout, sequences: int, p
     caches = size * 2.0 * model.layers * model.kv_heads * model.head_size * past * sequences
     memory = (weights + caches) / (each * card.bandwidth * plan.bandwidth)
     compute = 2.0 * model.active * sequences / (each * card.flops(config.model.dtype) * plan.prefill_mfu)
-    return max(memory, compute) + model.layers * launch_us(config) * 1e-6
+    return max(memory, compute) + model.layers * launch_us(config, layout) * 1e-6
 
 
 def _experts_met(model: Model, tokens: int) -> float:
