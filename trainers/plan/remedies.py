@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +21,7 @@ def remedies(plan: Plan) -> list[str]:
     found: list[str] = []
     for change in _changes(plan):
         if _fits(plan, change):
-            found.append(" ".join(f"--{key}={value}" for key, value in change.items()))
+            found.append(" ".join(shlex.quote(f"--{key}={_told(value)}") for key, value in change.items()))
         if len(found) == MOST:
             break
     return found
@@ -40,18 +42,27 @@ def _merged(config: Config, change: dict[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = config.model_dump()
     for key, value in change.items():
         section, _, name = key.partition(".")
-        merged[section][name] = value == "true" if value in ("true", "false") else value
+        merged[section][name] = value
     return merged
+
+
+def _told(value: Any) -> str:
+    """As the command line takes it."""
+    return json.dumps(value) if isinstance(value, bool | list) else str(value)
 
 
 def _changes(plan: Plan) -> Iterator[dict[str, Any]]:
     config, layout = plan.config, plan.layout
     budget, context = config.learner.tokens_per_microbatch, plan.batch.context
     if not config.learner.recompute:
-        yield {"learner.recompute": "true"}
+        yield {"learner.recompute": True}
     if budget > context:
         yield {"learner.tokens_per_microbatch": context}
-    if layout.shared:
+    if layout.shared and config.engine.kind == "sglang":
+        left = 1 - (plan.learner.total + plan.engine.reserve) / layout.learner.memory
+        if left > 0:
+            yield {"engine.server_args": [f"--mem-fraction-static={int(left * 100) / 100}"]}
+    elif layout.shared:
         for slots in (plan.engine.sequences // 2, plan.engine.sequences // 4):
             if slots:
                 yield {"engine.slots": slots}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from typing import Any
 
 import numpy as np
@@ -84,13 +86,25 @@ def test_what_does_not_fit_is_named_and_the_remedies_are_true(given: dict[str, A
     found = remedies(plan)
     assert found
     for remedy in found:
-        change = dict(option.removeprefix("--").split("=") for option in remedy.split())
-        changed = load_config(None, {**BIG, **given, **{key: _typed(value) for key, value in change.items()}})
-        assert not make_plan(changed, of(changed)).lacks, remedy
+        assert not after(remedy, {**BIG, **given}).lacks, remedy
 
 
-def _typed(value: str) -> Any:
-    return {"true": True, "false": False}.get(value, int(value) if value.isdigit() else value)
+def after(remedy: str, given: dict[str, Any]) -> Plan:
+    """The plan with a remedy, typed as it is told."""
+    options = [*(f"{key}={json.dumps(value)}" for key, value in given.items()), *shlex.split(remedy)]
+    changed = load_config(None, [option.removeprefix("--") for option in options])
+    return make_plan(changed, of(changed))
+
+
+def test_sglang_beside_a_learner_has_to_leave_it_room() -> None:
+    given = {"model.path": "Qwen/Qwen3-4B", "model.dtype": "bfloat16", "model.lora_rank": 16, "engine.kind": "sglang"}
+    given |= {"plan.gpu": "H100", "plan.gpus": 1, "learner.recompute": True}
+    plan = make_plan(config := load_config(None, given), of(config))
+    assert plan.layout.shared
+    assert plan.lacks
+    (remedy, *_) = remedies(plan)
+    assert "mem-fraction-static" in remedy
+    assert not after(remedy, given).lacks
 
 
 def test_full_training_of_4b_beside_its_engine_does_not_fit_24_gb() -> None:
@@ -229,8 +243,6 @@ def test_micro_batches_are_cut_by_the_trainers_own_code(monkeypatch: pytest.Monk
 
 
 def test_figures_are_json() -> None:
-    import json
-
     plan = plan_of()
     found = json.loads(json.dumps(figures(plan, best_split(plan))))
     assert found["fits"] is True
