@@ -32,12 +32,12 @@ class LearnerMemory:
     """Bytes on one rank, at their highest."""
 
     weights: int
-    master: int
+    """In fp32; frozen ones, beside adapters, in the type that is computed in."""
     gradients: int
     optimizer: int
     reference: int
     gathered: int
-    """Of sharded weights, those of the blocks at work."""
+    """Of sharded or cast weights, those of the blocks at work."""
     activations: int
     logits: int
     step: int
@@ -46,7 +46,7 @@ class LearnerMemory:
 
     @property
     def state(self) -> int:
-        return self.weights + self.master + self.gradients + self.optimizer + self.reference
+        return self.weights + self.gradients + self.optimizer + self.reference
 
     @property
     def total(self) -> int:
@@ -82,20 +82,15 @@ def learner_memory(config: Config, model: Model, layout: Layout, tokens: int) ->
     """Of a rank whose largest micro-batch has `tokens`."""
     ranks, trained = layout.ranks, model.trained
     size = itemsize(config.model.dtype)
-    # sharded, the fp32 weights are the shards, and a block is cast where it is gathered
-    masters = size < 4 and not (ranks > 1 or model.adapter)
-    kept = size if model.adapter or ranks == 1 else 4
-    weights = kept * model.parameters + (4 * model.adapter if model.adapter else 0)
-    reference = size * model.parameters if config.learner.kl and not model.adapter else 0
-    gradient = 4 if ranks > 1 or model.adapter else size
+    weights = size * model.parameters + 4 * model.adapter if model.adapter else 4 * model.parameters
+    reference = 4 * model.parameters if config.learner.kl and not model.adapter else 0
     copies = 3 if config.learner.agreement else 1
     return LearnerMemory(
         weights=_share(weights, ranks),
-        master=_share(4 * trained if masters else 0, ranks),
-        gradients=_share(copies * gradient * trained, ranks),
+        gradients=_share(4 * copies * trained, ranks),
         optimizer=_share(_moments(config, model), ranks),
         reference=_share(reference, ranks),
-        gathered=_gathered(model, size) if ranks > 1 else 0,
+        gathered=_gathered(model, size) if ranks > 1 or size < 4 else 0,
         activations=tokens * activation_bytes(model, size, recompute=config.learner.recompute),
         logits=LOGIT_BYTES * min(max(CHUNK_ELEMENTS, model.vocabulary), tokens * model.vocabulary),
         # on a card torch steps on whole lists of tensors, with another of their size in between

@@ -16,7 +16,6 @@ SOURCES = {
 }
 LEARNER = {
     "weights": "weights",
-    "master": "fp32 weights",
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "reference": "reference",
@@ -158,6 +157,7 @@ def _assumed(plan: Plan) -> Rows:
             f"memory's rate, links {given.link:.0%} (plan.mfu, prefill_mfu, bandwidth, link)"
         ),
         "a decoding step": f"{launch_us(plan.config, plan.layout):g} us a layer besides (plan.launch_us)",
+        "new weights": "whole on no card: gathered and handed on in buckets, whose memory is not counted",
         "episodes": (
             f"lengths are lognormal, {given.sampled:.0%} of the tokens sampled (plan.episode_tokens, plan.sampled); no "
             "time is counted for environments and tools"

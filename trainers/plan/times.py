@@ -148,14 +148,14 @@ def _experts_met(model: Model, tokens: int) -> float:
 def sync_time(config: Config, model: Model, layout: Layout) -> SyncTime:
     """Through host memory to the local engine, else as `engine.sync` says."""
     size, plan = itemsize(config.model.dtype), config.plan
-    moved = size * (model.adapter or model.parameters)
+    moved = size * model.parameters  # adapters are merged into them
     if config.engine.kind != "sglang":
         rate = min(layout.learner.host, layout.engine.host) * plan.link
         return SyncTime("shared memory", moved, 1, 2 * moved / rate)  # down from the learner's card, up to the engine's
     if config.engine.sync == "disk":
         # written once, read by every engine of a machine at once
         return SyncTime("disk", moved, 1, 2 * moved / (plan.disk_gbs * 1e9))
-    buckets = 1 if model.adapter else len(buckets_of(model.tensors, config.engine.bucket_mib << 20))
+    buckets = len(buckets_of(model.tensors, config.engine.bucket_mib << 20))
     # to rank 0 where they are sharded, then to all engines at once, card after card
     gathered = moved / (layout.link(layout.ranks) * plan.link) if layout.ranks > 1 else 0.0
     sent = moved / (layout.link(layout.gpus) * plan.link)

@@ -124,7 +124,7 @@ def test_adapters_leave_the_weights_without_gradients_and_moments() -> None:
     whole, adapted = plan_of(), plan_of(**{"model.lora_rank": 16})
     assert adapted.learner.gradients == math.ceil(4 * adapted.model.adapter / 32)
     assert adapted.learner.optimizer == math.ceil(8 * adapted.model.adapter / 32)
-    assert adapted.sync.bytes == 2 * adapted.model.adapter < whole.sync.bytes == 2 * whole.model.parameters
+    assert adapted.sync.bytes == whole.sync.bytes == 2 * whole.model.parameters  # engines get merged weights
     assert adapted.learn.compute < whole.learn.compute
 
 
