@@ -16,7 +16,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-staleness study-credit bench mutations soak validate docs-probes clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-staleness study-credit bench mutations soak validate docs-probes docs-plans clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -114,6 +114,9 @@ soak: install  ## 50,000 executions and 2,000 sessions, hostile ones among them:
 
 docs-probes: install  ## run the probes and put their table into docs/sandboxes.md
 	$(BIN)/agentgym sandbox probe --markdown docs/sandboxes.md $(ARGS)
+
+docs-plans: install  ## plan the recipes for GPUs and put the plans into docs/planning.md
+	$(BIN)/python benchmarks/plans.py $(ARGS)
 
 clean:  ## remove caches and builds; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

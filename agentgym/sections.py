@@ -76,6 +76,12 @@ class ModelConfig(Section):
     """Tiny model: hidden size."""
     heads: int = Field(4, ge=1)
     """Tiny model: attention heads."""
+    lora_rank: int = Field(0, ge=0)
+    """Rank of the adapters that are trained in place of the weights (LoRA); 0: none, all weights are trained."""
+    lora_alpha: float = Field(0.0, ge=0)
+    """Scale of the adapters, over their rank; 0: twice the rank."""
+    lora_targets: list[str] = Field(default_factory=list)
+    """Names of the layers that get adapters, as ["q_proj", "v_proj"]; empty: all linear layers but the head."""
 
 
 class EngineConfig(Section):
@@ -144,6 +150,36 @@ class ClusterConfig(Section):
     """Of a cluster that is there, HOST:PORT or `auto`; empty: one is started on this machine."""
     patience: float = Field(60.0, gt=0)
     """Seconds to wait for room on the cluster, when the run begins and after a machine was lost."""
+
+
+class PlanConfig(Section):
+    """What `--dry-run` and start files assume. A run itself reads none of it."""
+
+    gpu: str = ""
+    """Card that is planned for, as `H100`; `cpu`: none; empty: what this machine has."""
+    gpus: int = Field(0, ge=0)
+    """Cards there are in all; 0: as many as the run takes."""
+    gpus_per_node: int = Field(8, ge=1)
+    """Cards of one machine."""
+    episode_tokens: int = Field(0, ge=0)
+    """Tokens of an episode on average, prompt and observations included; 0: half of the context."""
+    sampled: float = Field(0.5, gt=0, le=1)
+    """Share of them that the policy samples."""
+    mfu: float = Field(0.3, gt=0, le=1)
+    """Share of a card's peak FLOP/s that the learner reaches."""
+    prefill_mfu: float = Field(0.4, gt=0, le=1)
+    """The same of an engine that reads context."""
+    bandwidth: float = Field(0.6, gt=0, le=1)
+    """Share of a card's memory bandwidth that decoding reaches."""
+    link: float = Field(0.7, gt=0, le=1)
+    """Share of the links' rates that sharding and weight updates reach."""
+    launch_us: float = Field(0.0, ge=0)
+    """Microseconds that a layer costs each decoding step besides; 0: 15 for SGLang, 200 for the local engine, 3000 on
+    a CPU."""
+    disk_gbs: float = Field(2.0, gt=0)
+    """GB/s of the folder that weights go through (engine.sync = disk)."""
+    reserve_gib: float = Field(2.0, ge=0)
+    """GiB of a card that each process on it leaves alone: CUDA's context, NCCL, fragmentation."""
 
 
 class RolloutConfig(Section):
@@ -418,6 +454,7 @@ class Config(Section):
     endpoint: EndpointConfig = Field(default_factory=EndpointConfig)
     sandbox: SandboxConfig = Field(default_factory=SandboxConfig)
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    plan: PlanConfig = Field(default_factory=PlanConfig)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     credit: CreditConfig = Field(default_factory=CreditConfig)
