@@ -16,7 +16,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-staleness study-credit bench mutations soak validate docs-probes docs-plans clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-sigkill study-staleness study-credit bench mutations soak validate docs-probes docs-plans clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -86,6 +86,10 @@ fmt: install  ## format, and mend what ruff can mend
 controls: install  ## RL beside shuffled rewards and rejection sampling
 	@mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/controls.py --json $(RESULTS)/controls.json $(ARGS)
+
+study-sigkill: install  ## runs that are killed and resumed: nothing may be lost (ARGS="--short 3 --full 0")
+	@mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/sigkill_study.py --json $(RESULTS)/sigkill_study.json $(ARGS)
 
 study-seeds: install  ## the default run under three seeds
 	@mkdir -p $(RESULTS)

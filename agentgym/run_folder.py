@@ -163,7 +163,10 @@ def model_path(text: str) -> str:
 
 def _occupied(path: Path) -> bool:
     try:
-        return path.exists() and (not path.is_dir() or any(path.iterdir()))
+        if not path.exists():
+            return False
+        # a run that was killed while it wrote its very first file has left nothing to go on with
+        return not path.is_dir() or any(found.name != "config.toml.tmp" for found in path.iterdir())
     except OSError as e:
         raise RunError(f"{path}: cannot be looked into: {_reason(e)}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any, TypeAlias
 
 from agentgym import activity as doing
@@ -16,14 +16,15 @@ from agentgym.errors import (
     EpisodeFault,
     ProgramFault,
     TimeoutFault,
-    ToolFault,
     VerifierFault,
     boundary,
 )
-from agentgym.overrun import HOLD, Overrun
+from agentgym.overrun import Overrun
 from agentgym.protocols import Env, Step
 from agentgym.rollout.agent import Agent, Conversation
 from agentgym.rollout.chat_agent import ChatAgent, ChatConversation
+from agentgym.rollout.limits import Limits as Limits
+from agentgym.rollout.limits import held_up_by
 from agentgym.rollout.metered import metered
 from agentgym.rollout.program.agent import ProgramAgent
 from agentgym.rollout.program.conversation import ProgramConversation
@@ -35,23 +36,6 @@ Dialogue: TypeAlias = Conversation | ChatConversation
 Talk: TypeAlias = Dialogue | ProgramConversation
 VERDICT_SECONDS = 30.0
 """After an episode's time is over, an env has so long for its verdict on what is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of an episode; reaching one truncates it, and what is there is scored. 0 means none.
-
-    Those of time are nested: a call of a tool ends with its turn at the latest, a turn with its episode. Where one
-    thing that the model cannot help (an engine, a tool) has taken most of the time that ran out, that is at fault, and
-    the episode unscored.
-    """
-
-    turns: int = 0
-    message_tokens: int = 256
-    episode_tokens: int = 0
-    seconds: float = 300.0
-    turn_seconds: float = 0.0
-    tool_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +158,8 @@ async def _time_out(env: Env, talk: Talk | None, activity: Activity, limits: Lim
     if talk.awaiting:  # somebody else's machine did not answer: that is no failure of the model
         blamed = ProgramFault if isinstance(talk, ProgramConversation) else EngineFault
         return nothing, f"{blamed.kind}: {talk.awaiting}"
-    if held := held_up_by(activity, limits):
-        return nothing, held
+    if (held := held_up_by(activity, limits)) is not None:
+        return nothing, f"{held.kind}: {held}"
     grace = min(VERDICT_SECONDS, limits.seconds)
     activity.extend(grace)
     try:
@@ -185,29 +169,6 @@ async def _time_out(env: Env, talk: Talk | None, activity: Activity, limits: Lim
         return nothing, f"{VerifierFault.kind}: no verdict within {grace:g} s after the episode's time was over"
     except EpisodeFault as fault:
         return nothing, f"{fault.kind}: {fault}"
-
-
-def held_up_by(activity: Activity, limits: Limits) -> str:
-    """Who took most of the time that ran out, as an episode's error; empty where it was no single one."""
-    what, since = activity.waiting_on()
-    now = monotonic()
-    tool = what.startswith(f"{doing.TOOL} ")
-    if tool and activity.inline:
-        allowed = min(HOLD, limits.tool_seconds or HOLD, limits.turn_seconds or HOLD, limits.seconds)
-    else:
-        allowed = min((limits.tool_seconds if tool else 0) or limits.seconds, limits.turn_seconds or limits.seconds)
-    if now - since < allowed / 2:
-        return ""
-    told = f"{now - since:.3g} s"
-    if tool:
-        return f"{ToolFault.kind}: {what.partition(' ')[2]} gave no answer for {told}, and then its time was over"
-    if what == doing.ENGINE:
-        return f"{EngineFault.kind}: it gave no answer for {told}, and then the time of the turn or episode was over"
-    if what == doing.REWARD:
-        return f"{VerifierFault.kind}: the reward gave no verdict for {told}, and then the episode's time was over"
-    if what == doing.PROGRAM:  # it is the agent: taking too long is its own doing
-        return ""
-    return f"{EnvFault.kind}: its step did not end within {told}, and then the time of the turn or episode was over"
 
 
 def unplayed(play: Play, error: str) -> Trajectory:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from agentgym import activity as doing
 from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ProgramFault, boundary
+from agentgym.overrun import Overrun
 from agentgym.protocols import Env, Start, Step
+from agentgym.rollout.limits import held_up_by
 from agentgym.rollout.metered import metered
 from agentgym.rollout.program.answering import Answering, Spent
 from agentgym.rollout.program.session import BlockingSession, EpisodeOver, Session
@@ -254,6 +256,10 @@ class ProgramConversation:
             except EpisodeFault as fault:
                 self._fail(fault)
                 raise EpisodeOver from fault
+            except Overrun:
+                assert self._activity is not None
+                self._fail(held_up_by(self._activity, self._limits) or EnvFault("it held up the event loop"))
+                raise EpisodeOver from None
 
     async def complete(self, ask: Ask) -> Reply:
         """The policy's answer to one request. Raises `WireError`."""
