@@ -16,7 +16,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds bench soak validate docs-probes clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-staleness study-credit bench mutations soak validate docs-probes docs-plans clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -91,10 +91,22 @@ study-seeds: install  ## the default run under three seeds
 	@mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/seeds.py --json $(RESULTS)/seeds.json $(ARGS)
 
-bench: install  ## speed: the engine alone, the whole against TRL, sandboxes against others
+study-credit: install  ## which credit learns more, from one warm start: two lookups and parcels, three seeds
 	@mkdir -p $(RESULTS)
-	@for b in engine vs_trl vs_sandboxes; do \
+	$(BIN)/python benchmarks/credit_study.py --json $(RESULTS)/credit_study.json $(ARGS)
+
+study-staleness: install  ## the default loss on fresh and on stale tokens, three seeds (ARGS="--losses grpo,decoupled")
+	@mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/staleness_study.py --json $(RESULTS)/staleness.json $(ARGS)
+
+bench: install  ## speed beside others, measured anew, and BENCHMARKS.md
+	@mkdir -p $(RESULTS)
+	@for b in engine vs_trl vs_sandboxes vs_gyms async_overlap math_verifier; do \
 	  echo "== $$b"; $(BIN)/python benchmarks/$$b.py --json $(RESULTS)/$$b.json $(ARGS) || exit 1; done
+	$(BIN)/python benchmarks/book.py
+
+mutations: install  ## plant faults in credit, losses, parsers and rows: the tests have to find each
+	$(BIN)/python tests/mutations.py $(ARGS)
 
 soak: install  ## 50,000 executions and 2,000 sessions, hostile ones among them: nothing may be left (ARGS="--scale 0.1")
 	@mkdir -p $(RESULTS)
@@ -102,6 +114,9 @@ soak: install  ## 50,000 executions and 2,000 sessions, hostile ones among them:
 
 docs-probes: install  ## run the probes and put their table into docs/sandboxes.md
 	$(BIN)/agentgym sandbox probe --markdown docs/sandboxes.md $(ARGS)
+
+docs-plans: install  ## plan the recipes for GPUs and put the plans into docs/planning.md
+	$(BIN)/python benchmarks/plans.py $(ARGS)
 
 clean:  ## remove caches and builds; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 import agentgym
-from agentgym import gym_commands, run_commands
+from agentgym import cluster_commands, gym_commands, run_commands
 from agentgym.arguments import config_table, env_keys, settings, shorthand, split_overrides
 from agentgym.config import Config, load_config, recipe_for
 from agentgym.errors import ConfigError
@@ -27,7 +27,7 @@ from agentgym.run_folder import RunFolder, model_path
 from agentgym.sandbox_commands import sandbox_app
 
 F = TypeVar("F", bound=Callable[..., Any])
-CONFIGURED = ("train", "sft", "eval", "play")
+CONFIGURED = ("train", "sft", "eval", "play", "cluster")
 """Commands that take `--section.key=value`."""
 
 app = typer.Typer(
@@ -117,6 +117,12 @@ def train(
     seed: SeedOption = None,
     cluster: Annotated[str | None, typer.Option("--cluster", help="ray: rollout workers on a Ray cluster.")] = None,
     resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with an earlier run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan (memory, batch, times); start nothing.")
+    ] = False,
+    to_json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="With --dry-run: write the plan; - is stdout.")
+    ] = None,
     show_config: ShowConfig = False,
 ) -> None:
     """Train an agent by GRPO on whole episodes, after a warm start where the recipe has one.
@@ -128,6 +134,7 @@ def train(
     agentgym train --agent mine.py:program     # your own agent, over an OpenAI-compatible endpoint
     agentgym train gsm8k --model DIR --data train.jsonl --rollout.group_size=16
     agentgym train --resume runs/store-v0-20260801-120000
+    agentgym train qwen3-32b-64gpu --dry-run   # what it would take, before anything starts (docs/planning.md)
 
     Every setting is an option of the form --section.key=value; --help-config lists them with their values.
     """
@@ -142,8 +149,13 @@ def train(
         raise ConfigError(f"--resume goes on with the run's own settings: leave out {extra}")
     else:
         config = RunFolder.open(resume).load_config()
+    if to_json is not None and not dry_run:
+        raise ConfigError("--json FILE is for the plan: give --dry-run too (a run writes summary.json into its folder)")
     if show_config:
         Console().print(config_table(config))
+    elif dry_run:
+        check_envs(config)
+        cluster_commands.plan(config, to_json)
     else:
         _train(config, resume)
 
@@ -316,7 +328,7 @@ def envs(as_json: Annotated[bool, typer.Option("--json", help="A JSON list of ob
         print_envs(Console(), found)
 
 
-for name, function in {**gym_commands.COMMANDS, **run_commands.COMMANDS}.items():
+for name, function in {**gym_commands.COMMANDS, **run_commands.COMMANDS, **cluster_commands.COMMANDS}.items():
     command(name)(function)
 
 

@@ -33,11 +33,13 @@ Policy: TypeAlias = Callable[[Sequence[Message]], Message]
 @quick
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What an env hands out at reset: the prompt and the tools (OpenAI function schemas) of this episode."""
+    """What an env hands out at reset: the prompt and the tools (OpenAI function schemas) of this episode, and the score
+    of the state it begins in, where it reports scores."""
 
     task: Task
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    score: float | None = None
 
 
 @quick
@@ -46,7 +48,8 @@ class Step:
     """What an env answers to one assistant message.
 
     `messages` is what it adds to the conversation (empty at the end); `reward` is this turn's own reward, the
-    terminal one included; `components` and `outcome` are those of the whole episode and are set at its end.
+    terminal one included; `components` and `outcome` are those of the whole episode and are set at its end. `score`
+    says how near the state now is to the goal, 0 to 1, where the env reports that; it is no reward.
     """
 
     messages: tuple[Message, ...] = ()
@@ -58,6 +61,7 @@ class Step:
     outcome: Outcome = Outcome.unscored
     tags: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    score: float | None = None
 
     @property
     def done(self) -> bool:
@@ -209,6 +213,10 @@ class Parser(Protocol):
         """The inverse: the text a model would write for this assistant message."""
         ...
 
+    def closing(self, text: str) -> str:
+        """What ends the reasoning that `text` breaks off in; empty where it is in none."""
+        ...
+
 
 class Credit(Protocol):
     """Group -> one advantage array [T] per turn of each of its trajectories, in order (unscored ones get zeros)."""
@@ -216,12 +224,38 @@ class Credit(Protocol):
     def __call__(self, group: Group) -> list[list[Floats]]: ...
 
 
-class Loss(Protocol):
-    """Token tensors of shape [N] -> summed loss (a scalar, to be divided by the global denominator) and metrics."""
+class BatchCredit(Protocol):
+    """All groups of a step -> what a `Credit` gives for each, for those that need statistics over the batch."""
 
-    def __call__(
-        self, logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, float]]: ...
+    def __call__(self, groups: Sequence[Group]) -> list[list[list[Floats]]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a loss sees: the N sampled tokens of a micro-batch, row after row. Tensors have shape [N].
+
+    `logprobs` carry the gradient. `old_logprobs` are those of the policy that ratios are taken against: the one that
+    sampled, or the proximal one where `loss.anchor` says so. `row` is the index of the sequence that a token belongs
+    to, 0 to `rows` - 1; None where a loss looks at single tokens only. `proximal` are the logprobs of the weights that
+    the step began with, where they are asked for.
+    """
+
+    logprobs: torch.Tensor
+    old_logprobs: torch.Tensor
+    advantages: torch.Tensor
+    mask: torch.Tensor
+    row: torch.Tensor | None = None
+    rows: int = 0
+    proximal: torch.Tensor | None = None
+
+
+class Loss(Protocol):
+    """Tokens -> the loss of each token [N], 0 where the mask is, and sums of metrics over tokens (`x/max`: largest).
+
+    How tokens are weighed against each other is `loss.aggregate`'s and not the loss's business.
+    """
+
+    def __call__(self, tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]: ...
 
 
 class WeightSync(Protocol):

@@ -3,6 +3,8 @@
 config.toml          the resolved configuration, first of all
 metrics.jsonl        a row a step, and a row an evaluation       tensorboard/  the same
 ledger.jsonl         how each task occurrence ended
+skipped.jsonl        rows whose loss or gradient was not finite, if there are any
+stalls.jsonl         what it waited for, where it had to wait for long (trainers.stall)
 trajectories/        step-00012.jsonl, eval-before.jsonl, ...    (agentgym.rollout.record)
 checkpoints/  model/ to go on from, and to use                   curve.png  summary.json
 """
@@ -119,7 +121,7 @@ class RunFolder:
 
         Lines cut short by a kill go too.
         """
-        for name in ("metrics.jsonl", "ledger.jsonl"):
+        for name in ("metrics.jsonl", "ledger.jsonl", "skipped.jsonl"):
             path = self.path / name
             if path.exists():
                 lines = path.read_bytes().splitlines(keepends=True)

@@ -28,6 +28,9 @@ class RunConfig(Section):
     """Live view on the terminal; auto: when there is one."""
     processes: Literal[1, 2] = 2
     """2: rollout worker and learner are processes of their own; 1: both in this one (debugging, notebooks)."""
+    stall_seconds: float = Field(60.0, ge=0)
+    """After so many seconds without a group the run says what it waits for, on the console and in stalls.jsonl, and
+    again after twice as long; 0: it does not."""
 
 
 class EnvConfig(Section):
@@ -73,6 +76,12 @@ class ModelConfig(Section):
     """Tiny model: hidden size."""
     heads: int = Field(4, ge=1)
     """Tiny model: attention heads."""
+    lora_rank: int = Field(0, ge=0)
+    """Rank of the adapters that are trained in place of the weights (LoRA); 0: none, all weights are trained."""
+    lora_alpha: float = Field(0.0, ge=0)
+    """Scale of the adapters, over their rank; 0: twice the rank."""
+    lora_targets: list[str] = Field(default_factory=list)
+    """Names of the layers that get adapters, as ["q_proj", "v_proj"]; empty: all linear layers but the head."""
 
 
 class EngineConfig(Section):
@@ -107,7 +116,7 @@ class EngineConfig(Section):
     server_args: list[str] = Field(default_factory=list)
     """SGLang: further arguments of the server, as ["--mem-fraction-static", "0.5"]."""
     timeout: float = Field(300.0, gt=0)
-    """SGLang: seconds that one request may take."""
+    """SGLang: seconds that one request may take, and never more than half of what its turn or episode may."""
 
 
 class EndpointConfig(Section):
@@ -143,6 +152,36 @@ class ClusterConfig(Section):
     """Seconds to wait for room on the cluster, when the run begins and after a machine was lost."""
 
 
+class PlanConfig(Section):
+    """What `--dry-run` and start files assume. A run itself reads none of it."""
+
+    gpu: str = ""
+    """Card that is planned for, as `H100`; `cpu`: none; empty: what this machine has."""
+    gpus: int = Field(0, ge=0)
+    """Cards there are in all; 0: as many as the run takes."""
+    gpus_per_node: int = Field(8, ge=1)
+    """Cards of one machine."""
+    episode_tokens: int = Field(0, ge=0)
+    """Tokens of an episode on average, prompt and observations included; 0: half of the context."""
+    sampled: float = Field(0.5, gt=0, le=1)
+    """Share of them that the policy samples."""
+    mfu: float = Field(0.3, gt=0, le=1)
+    """Share of a card's peak FLOP/s that the learner reaches."""
+    prefill_mfu: float = Field(0.4, gt=0, le=1)
+    """The same of an engine that reads context."""
+    bandwidth: float = Field(0.6, gt=0, le=1)
+    """Share of a card's memory bandwidth that decoding reaches."""
+    link: float = Field(0.7, gt=0, le=1)
+    """Share of the links' rates that sharding and weight updates reach."""
+    launch_us: float = Field(0.0, ge=0)
+    """Microseconds that a layer costs each decoding step besides; 0: 15 for SGLang, 200 for the local engine, 3000 on
+    a CPU."""
+    disk_gbs: float = Field(2.0, gt=0)
+    """GB/s of the folder that weights go through (engine.sync = disk)."""
+    reserve_gib: float = Field(2.0, ge=0)
+    """GiB of a card that each process on it leaves alone: CUDA's context, NCCL, fragmentation."""
+
+
 class RolloutConfig(Section):
     agent: str = ""
     """`path.py:function`: a program of yours plays the episodes, over an endpoint; empty: our own agent."""
@@ -174,14 +213,24 @@ class RolloutConfig(Section):
     """Assistant messages an episode may have; 0: the env's own limit."""
     max_tokens: int = Field(512, ge=1)
     """Tokens of one assistant message."""
+    max_reasoning_tokens: int = Field(0, ge=0)
+    """Tokens that a message may reason for; beyond it the reasoning is closed, and the model goes on to answer within
+    `max_tokens`. 0: no limit but that."""
     max_episode_tokens: int = Field(0, ge=0)
     """Sampled tokens of one episode; 0: no limit but the context."""
     max_seconds: float = Field(300.0, gt=0)
-    """Seconds of one episode."""
+    """Seconds of one episode. Whatever goes on in it ends with it."""
+    turn_seconds: float = Field(0.0, ge=0)
+    """Seconds of one turn, the engine's answer and the env's to it; 0: as long as the episode."""
+    tool_seconds: float = Field(0.0, ge=0)
+    """Seconds of one call of a tool: beyond it the tool is at fault, and the episode unscored. A tool's own timeout,
+    where it is shorter, is an answer that the model sees. 0: as long as the turn."""
     max_parse_errors: int = Field(3, ge=1)
     """Malformed messages in a row that end an episode."""
     concurrency: int = Field(96, ge=1)
-    """Episodes under way at once."""
+    """Episodes under way at once, in each worker: at most so many."""
+    adaptive: bool = True
+    """Fewer are under way while the engine's queue or cache is full, and more again when it is not (AIMD)."""
     retries: int = Field(1, ge=0)
     """Times that an episode is played again, in a fresh env, where the machinery failed and not the model (env, tool,
     sandbox, verifier, engine); after that it is unscored."""
@@ -189,6 +238,18 @@ class RolloutConfig(Section):
     """Share of unscored episodes, of the last `failure_window`, beyond which the run stops."""
     failure_window: int = Field(256, ge=1)
     """Episodes that `failure_budget` looks back over."""
+
+    @field_validator("turn_seconds", "tool_seconds")
+    @classmethod
+    def _nested(cls, given: float, info: ValidationInfo) -> float:
+        """tool <= turn <= episode, where both are given."""
+        for outer in ("max_seconds", "turn_seconds"):
+            room = info.data.get(outer)
+            if outer != info.field_name and given and room and given > room:
+                inner = "a turn" if info.field_name == "turn_seconds" else "a tool's call"
+                what = "its episode" if outer == "max_seconds" else "its turn"
+                raise ValueError(f"{inner} cannot be longer than {what}: rollout.{outer} is {room:g}")
+        return given
 
     @field_validator("top_p", "top_k")
     @classmethod
@@ -205,9 +266,10 @@ class TrainerConfig(Section):
     steps: int = Field(50, ge=0)
     """Learner steps."""
     credit: str = "grpo"
-    """Credit assignment, by name."""
+    """Credit assignment: grpo, rloo, reinforce_pp, turn, gigpo, bilevel_gae, progress (docs/credit.md), or your own as
+    `path.py:function`."""
     loss: str = "grpo"
-    """Loss, by name."""
+    """Loss, by name or `path.py:function` (docs/algorithms.md)."""
     checkpoint_every: int = Field(10, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
@@ -216,6 +278,87 @@ class TrainerConfig(Section):
     """CPU-seconds of the RL phase after which it stops; 0: no limit."""
     control: CONTROLS = "none"
     """Controls: shuffled rewards must not learn; rejection sampling is the supervised alternative."""
+
+
+class CreditConfig(Section):
+    """Settings of the credit that `trainer.credit` names (docs/credit.md)."""
+
+    discount: float = Field(1.0, ge=0, le=1)
+    """What a reward counts for the turn before it: `turn`, `gigpo`, `progress`, `reinforce_pp`, `bilevel_gae`."""
+    baseline: Literal["batch", "group"] = "batch"
+    """`reinforce_pp`: normalised returns over the batch, or over it after the group's mean was taken off."""
+    step_weight: float = Field(1.0, ge=0)
+    """`gigpo`: weight of the comparison of turns that began in the same state."""
+    anchor: Literal["observation", "conversation"] = "observation"
+    """`gigpo`: two states are the same if what the agent was last shown is, or if all that was said is."""
+    score: Literal["env", "consistency", "gold"] = "env"
+    """`progress`: the score of a state: what the env reports of it; how much of what the agent said it had been shown;
+    or how likely the policy thinks the task's answer."""
+    score_weight: float = Field(0.5, ge=0)
+    """`progress`: weight of the change of the score beside the reward."""
+    score_discount: float = Field(0.0, ge=0, le=1)
+    """`progress`: what later changes of the score count for the turn before; 0: a turn has its own."""
+    shaping: Literal["progress", "potential"] = "progress"
+    """`progress`: the score is paid for; or it only serves as a baseline that knows the state (unbiased)."""
+    turn_lambda: float = Field(0.95, ge=0, le=1)
+    """`bilevel_gae`: lambda over turns; 1 trusts the rewards alone, 0 the critic alone."""
+    token_discount: float = Field(1.0, ge=0, le=1)
+    """`bilevel_gae`: what the value of the next token counts for this one, within a turn."""
+    token_lambda: float = Field(1.0, ge=0, le=1)
+    """`bilevel_gae`: lambda over the tokens of a turn."""
+    critic: Literal["none", "head"] = "none"
+    """`bilevel_gae`: `head`: a value head on the policy's last hidden states, which are not moved by it."""
+    critic_lr: float = Field(1e-3, gt=0)
+    """Learning rate of the value head."""
+    critic_passes: int = Field(4, ge=1)
+    """Times that the value head sees each batch."""
+
+
+class LossConfig(Section):
+    """What is minimised beside and around `trainer.loss`. Clip range, `std` and the KL's weight are the learner's."""
+
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the loss that `trainer.loss` names, as `{ dual_clip = 3.0 }` (docs/algorithms.md)."""
+    aggregate: Literal["auto", "token", "sequence", "constant"] = "auto"
+    """The batch's loss: a mean over its tokens; over its sequences, each the mean of its tokens; or over its sequences,
+    each the sum of its tokens by `length` (Dr.GRPO). auto: what the loss was published with, mostly `token`."""
+    length: int = Field(0, ge=0)
+    """The constant of `aggregate = "constant"`; 0: rollout.max_episode_tokens, else rollout.max_tokens."""
+    anchor: Literal["auto", "behaviour", "recompute", "loglinear", "linear"] = "auto"
+    """The policy that ratios and their trust region are against. behaviour: the one that sampled. recompute: the
+    weights that the step began with, by a forward pass where there are several minibatches. loglinear, linear: the
+    same, approximated between the other two by a token's age. auto: the loss's own, mostly `behaviour`."""
+    correction: Literal["auto", "none", "full", "truncate", "mask"] = "auto"
+    """Weight of each token where the anchor is not the behaviour policy, w = pi_anchor / pi_behaviour: as it is (AReaL,
+    eq. 5), clipped (TIS), or 0 outside the bounds (IcePop). auto: the loss's own, else `full`."""
+    correction_level: Literal["token", "sequence", "geometric"] = "token"
+    """Whose w: a token's; its sequence's, as the product of the tokens'; or as their geometric mean."""
+    correction_low: float = Field(0.0, ge=0)
+    """Lower bound of w; 0: the loss's own, mostly none."""
+    correction_high: float = Field(0.0, ge=0)
+    """Upper bound of w; 0: the loss's own, else 2."""
+    off_policy_mask: float = Field(0.0, ge=0)
+    """Mask tokens of negative advantage in sequences whose mean log(pi_behaviour / pi) is above this. 0: none."""
+    entropy: float = Field(0.0, ge=0)
+    """Weight of the entropy bonus."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Where `learner.kl` acts: as a term of the loss, or as a penalty on tokens, summed from each to the end of its row
+    and taken from its advantage. Groups without differences in reward take no part in either."""
+    kl_estimator: Literal["auto", "k1", "k2", "k3"] = "auto"
+    """With d = log pi - log pi_ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d. auto: k2 in the loss, k1 in the reward,
+    whose gradients are that of KL(pi || pi_ref)."""
+    kl_correct: bool = False
+    """In the loss: weigh the estimate by pi / pi_behaviour: the gradient of each is then that of KL(pi || pi_ref)."""
+    kl_discount: float = Field(1.0, ge=0, le=1)
+    """In the reward: how much of a later token's penalty an earlier one bears. 1: all; 0: each token its own."""
+    mask_truncated: bool = False
+    """Learn nothing from episodes that ran out of tokens or context (overlong filtering); they count as comparison."""
+    overlong_buffer: int = Field(0, ge=0)
+    """Soft punishment of length (DAPO, eq. 13) over the last so many tokens before the limit. 0: none."""
+    overlong_penalty: float = Field(1.0, gt=0)
+    """What is taken off the reward at the limit."""
+    overlong_limit: int = Field(0, ge=0)
+    """Sampled tokens of an episode that are the limit; 0: rollout.max_episode_tokens."""
 
 
 class LearnerConfig(Section):
@@ -236,18 +379,31 @@ class LearnerConfig(Section):
     clip_high: float = Field(0.28, ge=0)
     """Ratio is clipped above at 1 + clip_high."""
     kl: float = Field(0.0, ge=0)
-    """Weight of the distance (KL, as k2) from the policy that RL began with. 0: none, and no reference is held."""
+    """Weight of the distance (KL) from the policy that RL began with. 0: none, and no reference is held. `loss.kl_in`
+    and `loss.kl_estimator` say how."""
     std: bool = True
-    """GRPO divides by the group's standard deviation; false: Dr.GRPO."""
+    """GRPO and GiGPO divide by the group's standard deviation; false: Dr.GRPO."""
     minibatches: int = Field(1, ge=1)
     """Optimizer steps a batch."""
     agreement: float = Field(0.0, ge=0, lt=1)
     """Hold the rate at 1% until the gradients of a batch's minibatches agree: their mean cosine, of 4 at least
     (less is asked of more). Where rewards mean nothing it stays there. 0: not asked for."""
+    max_skipped: int = Field(8, ge=1)
+    """Optimizer steps in a row, left out as their loss or gradient was not finite, after which the run stops."""
     tokens_per_microbatch: int = Field(8192, ge=1)
-    """Padded tokens of one forward and backward pass."""
-    ranks: int = Field(1, ge=1, le=1)
-    """Learner processes (more than one comes with the distributed learner)."""
+    """Tokens of one forward and backward pass, padding included; a longer row has one of its own."""
+    layout: Literal["auto", "packed", "padded"] = "auto"
+    """Rows of a micro-batch one after the other, or each padded to the longest; auto: packed where the model can."""
+    attention: str = "auto"
+    """By transformers' name, as `flash_attention_2`; auto: torch's kernels, also over packed rows."""
+    recompute: bool = False
+    """Activation checkpointing: only each block's input is kept, the rest is computed again in the backward pass."""
+    compile: bool = False
+    """torch.compile on each block."""
+    ranks: int = Field(1, ge=1)
+    """Learner processes; the weights are sharded over them (FSDP2). A GPU each, or gloo on the CPU."""
+    timeout: float = Field(600.0, gt=0)
+    """Seconds that a rank waits for the others before the run ends."""
     device: str = "auto"
     """`cpu`, `cuda`; auto: a GPU where there is one."""
     threads: int = Field(1, ge=1)
@@ -298,9 +454,12 @@ class Config(Section):
     endpoint: EndpointConfig = Field(default_factory=EndpointConfig)
     sandbox: SandboxConfig = Field(default_factory=SandboxConfig)
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    plan: PlanConfig = Field(default_factory=PlanConfig)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    credit: CreditConfig = Field(default_factory=CreditConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
     sft: SFTConfig = Field(default_factory=SFTConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
 

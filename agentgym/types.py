@@ -22,6 +22,9 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 FinishReason: TypeAlias = Literal["stop", "length", "abort"]
 
+GIVEN = -1
+"""The version of a token inside a completion that no policy sampled; it is never trained."""
+
 
 class StopReason(StrEnum):
     """Why an episode ended. The first two are ends of the task (terminated), the rest are limits (truncated)."""
@@ -230,8 +233,9 @@ class SamplingParams:
 class Completion:
     """What an engine sampled: three arrays of shape [T], the stop token included where there is one.
 
-    `logprobs` are natural logs under the sampling distribution; `versions` are policy versions, one per token. Where an
-    endpoint sampled, the arrays are empty and `count` is the number of tokens, None if it did not say.
+    `logprobs` are natural logs under the sampling distribution; `versions` are policy versions, one per token, or
+    `GIVEN`. `count` is the number of sampled tokens where the arrays do not tell it: some were given, or an endpoint
+    sampled and the arrays are empty (None then if it did not say).
     """
 
     ids: Ids
@@ -254,6 +258,8 @@ class Turn:
     whole rendered conversation. `message` is the parsed completion, `observations` what the env answered to it.
     Where a program of the user's has branched its conversation, `cause` says why (`edited: ...`, as in
     `rollout.program.branches`) and `prompt` holds the messages that came before this turn and after no other.
+    Where credit asks for them, `score` is that of the state after this turn and `values` [T] are a critic's, each of
+    the state before a sampled token.
     """
 
     id: int
@@ -266,6 +272,8 @@ class Turn:
     agent_id: str = "agent"
     prompt: tuple[Message, ...] = ()
     cause: str = ""
+    score: float | None = None
+    values: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +282,7 @@ class Trajectory:
 
     `reward` is None exactly when `outcome` is `unscored`. `tags` are the conditions that success is also reported by
     (for example `after_busy`); `metrics` are numbers about the episode; `seconds` are times by part (wall, env, ...).
+    `start_score` is that of the state it began in, where credit asks for scores.
     """
 
     id: str
@@ -293,6 +302,7 @@ class Trajectory:
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    start_score: float | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -27,6 +27,7 @@ import numpy as np
 from report import machine, spread, versions, write
 
 from agentgym.trainers.batch import Row
+from agentgym.trainers.credit import each
 from agentgym.trainers.credit.grpo import grpo
 from agentgym.trainers.frontier import Frontier, TaskSource
 from agentgym.trainers.loop import Loop
@@ -88,7 +89,7 @@ def play(staleness: int, share: float, seed: int, edge: int) -> list[Step]:
     steps = STEPS + 2 * edge
     frontier = Frontier([TaskSource("timed", [str(i) for i in range(GROUPS * (steps + 8))])], SIZE, seed)
     pipeline = Pipeline(rollouts, frontier, groups=GROUPS, max_staleness=staleness, steps=steps)
-    loop = Loop(pipeline, rollouts, learner, grpo, None, NoSync(), staleness, seed)  # type: ignore[arg-type]
+    loop = Loop(pipeline, rollouts, learner, each(grpo), None, NoSync(), staleness, seed)  # type: ignore[arg-type]
     loop.publish()
     for _ in range(steps):
         loop.run_step()

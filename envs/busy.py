@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentgym.tools.episode import Episode
+from agentgym.tools.episode import Episode, ToolResult
 from agentgym.tools.signals import ToolBusy
 
 
@@ -21,3 +21,9 @@ def may_be_busy(episode: Episode) -> None:
         episode.count("busy")
         episode.tag("after_busy")
         raise ToolBusy
+
+
+def served(episode: Episode, tool: str) -> list[ToolResult]:
+    """The calls of a tool that were answered: neither busy nor mistaken."""
+    busy = str(ToolBusy())
+    return [r for r in episode.calls if r.call.name == tool and not r.error and r.text != busy]

@@ -38,12 +38,34 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def __init__(self, render_mode: str | None = None):
         self.render_mode = render_mode
-        self.action_space = Unicode()
-        self.observation_space = Unicode()
+        self._spaces: dict[str, gymnasium.Space[str]] = {}
         self.episode: Episode | None = None
         """The episode under way or just ended."""
         self._chat = Chat()
         self._on_loop = self._needs_loop()
+
+    @property
+    def action_space(self) -> gymnasium.Space[str]:
+        """Any text. Made when somebody looks: Gymnasium's space of texts takes more memory than an episode."""
+        return self._space("action")
+
+    @action_space.setter
+    def action_space(self, space: gymnasium.Space[str]) -> None:
+        self._spaces["action"] = space
+
+    @property
+    def observation_space(self) -> gymnasium.Space[str]:
+        """Any text."""
+        return self._space("observation")
+
+    @observation_space.setter
+    def observation_space(self, space: gymnasium.Space[str]) -> None:
+        self._spaces["observation"] = space
+
+    def _space(self, name: str) -> gymnasium.Space[str]:
+        if name not in self._spaces:
+            self._spaces[name] = Unicode()
+        return self._spaces[name]
 
     @property
     def _np_random(self) -> np.random.Generator | None:

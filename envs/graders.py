@@ -11,27 +11,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agentgym.envs.rubric import Component
 from agentgym.errors import ConfigError
 
-NAMED: dict[str, tuple[str, bool]] = {
-    "agreement": ("agentgym.envs.verifiers.consistency:Agreement", True),
-    "consistency": ("agentgym.envs.verifiers.consistency:Consistency", False),
-    "efficiency": ("agentgym.envs.verifiers.efficiency:Efficiency", True),
-    "judge": ("agentgym.envs.verifiers.judge:Judge", False),
-    "rank": ("agentgym.envs.verifiers.judge:RankJudge", True),
+if TYPE_CHECKING:
+    from agentgym.envs.tool_env import ToolEnv
+
+NAMED: dict[str, tuple[str, Literal["end", "turn", "group"]]] = {
+    "agreement": ("agentgym.envs.verifiers.consistency:Agreement", "group"),
+    "consistency": ("agentgym.envs.verifiers.consistency:Consistency", "end"),
+    "efficiency": ("agentgym.envs.verifiers.efficiency:Efficiency", "group"),
+    "judge": ("agentgym.envs.verifiers.judge:Judge", "end"),
+    "progress": ("agentgym.envs.score:Progress", "turn"),
+    "rank": ("agentgym.envs.verifiers.judge:RankJudge", "group"),
 }
-"""Where a grader is made, and whether it compares the episodes of a group."""
+"""Where a grader is made, and when it is asked: at an episode's end, after each message, over a group of episodes."""
 
 
-def named_components(rewards: Mapping[str, Any]) -> tuple[Component, ...]:
+def named_components(rewards: Mapping[str, Any], env: ToolEnv) -> tuple[Component, ...]:
     """A component for each name: weight, or a table of `weight` and arguments. Raises `ConfigError`."""
-    return tuple(_component(name, given) for name, given in rewards.items())
+    return tuple(_component(name, given, env) for name, given in rewards.items())
 
 
-def _component(name: str, given: Any) -> Component:
+def _component(name: str, given: Any, env: ToolEnv) -> Component:
     if name not in NAMED:
         close = difflib.get_close_matches(name, NAMED, n=1)
         nearest = f"; did you mean {close[0]!r}?" if close else ""
@@ -40,10 +44,11 @@ def _component(name: str, given: Any) -> Component:
     weight = arguments.pop("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise ConfigError(f"env.rewards.{name}: expected a weight or a table of settings, got {given!r}")
-    target, per_group = NAMED[name]
+    target, when = NAMED[name]
     module, _, made = target.partition(":")
+    grader = getattr(import_module(module), made)
     try:
-        grader = getattr(import_module(module), made)(**arguments)
+        fn = grader(env, **arguments) if when == "turn" else grader(**arguments)
     except (TypeError, ValueError) as e:
         raise ConfigError(f"env.rewards.{name}: {e}") from None
-    return Component(grader, name, float(weight), per_group=per_group)
+    return Component(fn, name, float(weight), per_turn=when == "turn", per_group=when == "group")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from agentgym.envs.busy import may_be_busy, set_busy
+from agentgym.envs.busy import may_be_busy, served, set_busy
 from agentgym.envs.script import call, say
 from agentgym.envs.tasks import Drawn, TaskSet, chosen_kinds, generated_tasks
 from agentgym.envs.tool_env import ToolEnv
@@ -112,6 +112,11 @@ def _find(carrier: str, episode: Episode) -> tuple[str, Offer]:
     raise BadArguments(f"there is no carrier {carrier!r} for your parcels")
 
 
+def _tells(answer: str, receipts: Mapping[str, int]) -> bool:
+    """Whether an answer is the receipts' numbers, in order, and nothing else."""
+    return _WORDS.findall(answer) == [str(receipt) for receipt in receipts.values()]
+
+
 def _price_of(offer: Offer, kg: int, parcel: Parcel) -> int:
     """Another weight is quoted too, at another price: in proportion."""
     return max(1, round(offer.price * kg / parcel.kg))
@@ -148,6 +153,10 @@ class ShippingEnv(ToolEnv):
 
     Guessing: who ships nothing has no receipt to tell (1 in 9,000). Who ships with any carrier, or with the first that
     it asked, is right in 1/3 of the kinds with 3 carriers, 1/5 of `many`, 1/9 of `two_parcels`.
+
+    Progress, which is paid only where it is asked for: the share that is done of listing the carriers, getting the
+    quotes and shipping with the right one, for each parcel, and of telling the receipts. `in_time`: the quote of the
+    one in time will do. A parcel that is on its way with a wrong carrier loses its part.
 
     ## Episode end
     Terminated by an answer (or 3 malformed messages in a row), truncated after `max_turns` = 24 messages.
@@ -213,12 +222,29 @@ class ShippingEnv(ToolEnv):
         ):
             episode.tag("unquoted")
         late = {city for city, offer in shipped.items() if deadline and offer.days > deadline}
-        told = _WORDS.findall(answer) == [str(receipt) for receipt in episode.state["receipts"].values()]
+        told = _tells(answer, episode.state["receipts"])
         return {
             "reward": float(shipped == best and told),
             "forgot_deadline": float(bool(late)),
             "dearer": float(any(offer != best[city] for city, offer in shipped.items() if city not in late)),
         }
+
+    def progress(self, episode: Episode) -> float:
+        task, state = episode.task, episode.state
+        listed = {result.call.arguments["city"] for result in served(episode, "list_carriers")}
+        right, done = True, 0.0
+        for city, offers in state["offers"].items():
+            best = cheapest(offers, task.metadata["deadline"])
+            if city in state["shipped"]:
+                done += 3.0 * (state["shipped"][city] == best)
+                right = right and state["shipped"][city] == best
+                continue
+            right = False
+            quoted = [offer for offer in offers if offer.carrier in state["quoted"]]
+            enough = task.kind == "in_time" and best in quoted
+            done += (city in listed) + (1.0 if enough else len(quoted) / len(offers))
+        told = right and _tells(episode.answer, state["receipts"])
+        return (done + told) / (3 * len(state["offers"]) + 1)
 
     def expert(self, task: Task, seed: int, style: str = "gold") -> Policy:
         """`gold` asks every carrier, retries and chooses right; `demo` is the imperfect play of warm starts."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from agentgym.envs.busy import may_be_busy, set_busy
+from agentgym.envs.busy import may_be_busy, served, set_busy
 from agentgym.envs.script import call, say
-from agentgym.envs.tasks import TaskSet, held_out
+from agentgym.envs.tasks import TaskSet, chosen_kinds, held_out
 from agentgym.envs.tool_env import ToolEnv
 from agentgym.protocols import Policy
 from agentgym.tools.arguments import BadArguments
@@ -79,6 +79,9 @@ class StoreEnv(ToolEnv):
     `reward`: 1 if the agent's own last message is the exact number and nothing else (spaces aside), else 0.
     Tag `after_busy`: a call of this episode was answered busy. Metrics: `busy`, `tool_calls`, `tool_errors`.
 
+    Progress, which is paid only where it is asked for: the share that is done of looking up each item of the question,
+    letting the calculator find the answer, and giving it; 1 with the right answer, however it was found.
+
     ## Episode end
     Terminated by an answer (or 3 malformed messages in a row), truncated after `max_turns` = 10 messages.
 
@@ -86,7 +89,7 @@ class StoreEnv(ToolEnv):
     20,000 generated train tasks and 3,000 test tasks; task i is of kind i % 3. A question is held out by its hash.
 
     ## Arguments
-    busy: probability that a call is answered "busy".
+    busy: probability that a call is answered "busy". kinds: those to play, default all.
     demo_retry: probability that the `demo` expert calls a busy tool again; else it gives the wrong answer "0".
     demo_two_lookups: share of `two_lookups` among `demo_tasks`; the others are split evenly.
     demo_mistakes: probability that the `demo` expert answers "0" straight away, without any tool; where two lookups
@@ -104,6 +107,7 @@ class StoreEnv(ToolEnv):
         self,
         *args: Any,
         busy: float = 0.15,
+        kinds: Sequence[str] = KINDS,
         demo_retry: float = 0.085,
         demo_two_lookups: float = 0.072,
         demo_mistakes: float = 0.5,
@@ -112,13 +116,15 @@ class StoreEnv(ToolEnv):
     ):
         super().__init__(*args, **kwargs)
         self.busy = busy
+        self.kinds = chosen_kinds("Store-v0", kinds, KINDS)
         self.demo_retry = demo_retry
         self.demo_two_lookups = demo_two_lookups
         self.demo_mistakes = demo_mistakes
         self.demo_repeats = demo_repeats
 
     def make_tasks(self, split: str) -> TaskSet:
-        return generate(split)
+        tasks = generate(split)
+        return tasks if set(self.kinds) == set(KINDS) else TaskSet(task for task in tasks if task.kind in self.kinds)
 
     def setup(self, episode: Episode) -> None:
         drawn = episode.rng.random(len(ITEMS)) * len(PRICES) + PRICES.start  # five times as fast as rng.integers
@@ -129,6 +135,15 @@ class StoreEnv(ToolEnv):
     def reward(self, task: Task, answer: str, episode: Episode) -> float:
         return float(answer.strip() == str(solve(task, episode.state["prices"])))
 
+    def progress(self, episode: Episode) -> float:
+        right = str(solve(episode.task, episode.state["prices"]))
+        if episode.answer.strip() == right:
+            return 1.0
+        needed = {term for term in episode.task.metadata["terms"] if term in ITEMS}
+        known = {result.call.arguments["item"] for result in served(episode, "lookup")}
+        found = any(result.text == right for result in served(episode, "calculator"))
+        return (len(needed & known) + found) / (len(needed) + 2)
+
     def expert(self, task: Task, seed: int, style: str = "gold") -> Policy:
         """`gold` looks everything up, retries and is right; `demo` is the imperfect play of warm starts."""
         return Shopper(task, None if style == "gold" else self, random.Random(seed))
@@ -137,10 +152,14 @@ class StoreEnv(ToolEnv):
         """`n` train tasks to demonstrate, `two_lookups` among them with their share."""
         rng = random.Random(seed)
         tasks = self.tasks("train")
+        kinds = [kind for kind in KINDS if kind in self.kinds]  # in which order the tasks take turns
+        rare = [i for i, kind in enumerate(kinds) if kind == "two_lookups"]
+        usual = [i for i, kind in enumerate(kinds) if kind != "two_lookups"]
         chosen = []
         for _ in range(n):
-            kind = 2 if rng.random() < self.demo_two_lookups else rng.randrange(2)
-            chosen.append(tasks[rng.randrange(len(tasks) // len(KINDS)) * len(KINDS) + kind])
+            few = not usual or (bool(rare) and rng.random() < self.demo_two_lookups)
+            kind = rare[0] if few else usual[rng.randrange(len(usual))]
+            chosen.append(tasks[rng.randrange(len(tasks) // len(kinds)) * len(kinds) + kind])
         return chosen
 
 

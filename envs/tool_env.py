@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Self
 
+from agentgym.activity import REWARD, current
 from agentgym.envs.face import TextEnv
 from agentgym.envs.graders import named_components
 from agentgym.envs.rubric import Component, Rubric
+from agentgym.envs.score import Progress, StateScore, state_score
 from agentgym.envs.script import replay
 from agentgym.envs.state import Beginning, EnvState, restore, save
 from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split, task_from_row
@@ -59,7 +61,7 @@ class ToolEnv(TextEnv):
 
     ## Hooks for subclasses
     `make_tasks(split)`, `read_row(row, id)`, `tools_for(task)`, `setup(episode)`, `reply(episode, message)`,
-    `reward(...)`, `expert(...)`, `tools`, `system`.
+    `reward(...)`, `progress(episode)`, `expert(...)`, `tools`, `system`.
     """
 
     tools: Sequence[Any] = ()
@@ -108,6 +110,7 @@ class ToolEnv(TextEnv):
         self._offered = self.toolset  # what this episode's calls are run by
         self._scoring = (reward, weights)
         self._more_parts: tuple[Component, ...] = ()
+        self._state_score: StateScore | None = None
         self.rubric = self._make_rubric()
         self.timing: dict[str, float] = {}
         """Seconds of the last episode by part: setup, tools, reward."""
@@ -150,8 +153,17 @@ class ToolEnv(TextEnv):
 
     def use_rewards(self, **rewards: Any) -> None:
         """Add graders by their names, with their weights: see `agentgym.envs.graders`. Raises `ConfigError`."""
-        self._more_parts = named_components(rewards)
+        self._more_parts = named_components(rewards, self)
         self.rubric = self._make_rubric()
+
+    def use_score(self, name: str) -> None:
+        """Report the state's score with every step: "env", by `progress`, or "consistency". Raises `ConfigError`."""
+        self._state_score = state_score(name, self)
+
+    @property
+    def pays_turns(self) -> bool:
+        """Whether messages before the last may be paid."""
+        return self.rubric.has_turns or type(self).astep is not ToolEnv.astep
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
@@ -178,6 +190,11 @@ class ToolEnv(TextEnv):
     def reward(self, task: Task, answer: str, episode: Episode) -> Any:
         """Score an episode at its end (may be async); by default 1 for exactly the task's answer, spaces aside."""
         return float(answer.strip() == str(task.answer).strip())
+
+    def progress(self, episode: Episode) -> float | None:
+        """How near an episode's state is to its goal, 0 to 1; None, the default: this env cannot tell. It is no reward;
+        credit (docs/credit.md) and the grader `progress` use it. Called at reset and after each message."""
+        return None
 
     def expert(self, task: Task, seed: int, style: str = "gold") -> Policy | None:
         """A scripted player; by default it replays the task's `demo`."""
@@ -236,8 +253,11 @@ class ToolEnv(TextEnv):
             if ready is not None and inspect.isawaitable(ready):
                 await checkpoint()
                 await ready
+            for part in self._more_parts:
+                if isinstance(part.fn, Progress):
+                    part.fn.begin(episode)
         self.timing = {"setup": perf_counter() - began, "tools": 0.0, "reward": 0.0}
-        return Start(task, tuple(episode.messages), episode.tools)
+        return Start(task, tuple(episode.messages), episode.tools, self._scored(episode))
 
     def _choose(self, options: Mapping[str, Any]) -> Task:
         if (given := options.get("task")) is not None:
@@ -267,8 +287,9 @@ class ToolEnv(TextEnv):
             reason = StopReason.completed
         if reason is not None:
             return await self._end(episode, reason, answers, message)
-        if self.rubric.has_turns:
-            return Step(answers, await self._pay_turn(episode, message))
+        if self.rubric.has_turns or self._state_score:
+            paid = await self._pay_turn(episode, message)
+            return Step(answers, paid, score=self._scored(episode))
         return Step(answers)
 
     async def finish(self, reason: StopReason) -> Step:
@@ -367,6 +388,9 @@ class ToolEnv(TextEnv):
                 return []
             raise
 
+    def _scored(self, episode: Episode) -> float | None:
+        return self._state_score(episode) if self._state_score else None
+
     async def _pay_turn(self, episode: Episode, message: Message) -> float:
         values = await self.rubric.score_turn(episode.task, message.text, episode)
         for name, value in values.items():
@@ -378,9 +402,12 @@ class ToolEnv(TextEnv):
     ) -> Step:
         began = perf_counter()
         rubric = self.rubric
+        if (activity := current()) is not None:
+            activity.enter(REWARD)
         try:
             turn = await self._pay_turn(episode, message) if message is not None and rubric.has_turns else 0.0
             values = await rubric.score_end(episode.task, episode.answer, episode)
+            score = self._scored(episode)
         finally:
             await episode.release()
         components = {**self._paid, **values}
@@ -401,6 +428,7 @@ class ToolEnv(TextEnv):
                 "tool_errors": sum([result.error for result in episode.calls]),
                 **episode.metrics,
             },
+            score=score,
         )
 
     def _outcome(self, components: Mapping[str, float]) -> Outcome:

@@ -22,6 +22,7 @@ INSIDE = ROOT / "sandboxes" / "local" / "jail"  # also loaded by an interpreter 
 COMPOSITION_ROOTS = {
     "agentgym/__init__.py",
     "agentgym/cli.py",
+    "agentgym/cluster_commands.py",
     "agentgym/gym_commands.py",
     "agentgym/run_commands.py",
     "agentgym/sandbox_commands.py",

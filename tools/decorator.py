@@ -17,6 +17,7 @@ from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import Episode
 from agentgym.tools.output import MAX_OUTPUT, written
 from agentgym.tools.signals import StopEpisode, ToolBusy, ToolFailed, used_up
+from agentgym.tools.threads import threads
 
 _PLAIN = frozenset({str, int, float, bool, dict, list, type(None)})  # told apart faster than by `isawaitable`
 RETRY_ON: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
@@ -59,11 +60,11 @@ class FunctionTool:
         self.__doc__ = fn.__doc__
         self.__name__ = self.name
         self.__signature__ = inspect.signature(fn)
-        self._runs_async = inspect.iscoroutinefunction(fn)
-        self.suspends = self._runs_async or timeout is not None or retries > 0
+        self.runs_async = inspect.iscoroutinefunction(fn)
+        self.suspends = self.runs_async or timeout is not None or retries > 0
         """Whether a call may wait on an event loop."""
         self._parameters = Parameters.of(fn, self.name, inject=_INJECT)
-        if "sandbox" in self._parameters.injected.values() and not self._runs_async:
+        if "sandbox" in self._parameters.injected.values() and not self.runs_async:
             raise ToolError(f"tool {self.name!r}: takes the sandbox, whose methods are async: write `async def`")
         function = {
             "name": self.name,
@@ -157,8 +158,8 @@ class FunctionTool:
         raise AssertionError
 
     async def _once(self, ready: Mapping[str, Any], threaded: bool) -> Any:
-        if threaded and not self._runs_async:
-            return await asyncio.to_thread(self.fn, **ready)
+        if threaded and not self.runs_async:
+            return await threads.run(self.fn, **ready)
         value = self.fn(**ready)
         return await value if inspect.isawaitable(value) else value
 

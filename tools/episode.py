@@ -54,6 +54,8 @@ class Episode:
     """Why the parts of the reward gave what they gave, by name, where they said so."""
     parse_errors: int = 0
     """Malformed messages in a row."""
+    score: float | None = None
+    """How near the state was to its goal after the last turn, 0 to 1, where turns are paid for getting nearer."""
     sandbox_settings: Mapping[str, Any] = field(default_factory=dict)
     """The env's, with those of the task over them: `backend`, `at_once`, and fields of a sandbox spec."""
     used: dict[str, int] = field(default_factory=dict)

@@ -17,6 +17,8 @@ from agentgym.tools.signals import ToolFailed
 
 MAX_OUTPUT = 8000
 """Characters of a tool's answer; what is cut is marked."""
+PLAIN_NUMBER = 10**15
+"""Smaller integers are text at once."""
 
 
 def written(value: Any, tool: str, limit: int = MAX_OUTPUT) -> str:
@@ -26,6 +28,8 @@ def written(value: Any, tool: str, limit: int = MAX_OUTPUT) -> str:
     """
     if type(value) is str and len(value) <= limit and value.isascii():  # most of them
         return value
+    if type(value) is int and abs(value) < PLAIN_NUMBER and limit > 20:  # to make an encoder costs more than the call
+        return str(value)
     try:
         return cut(as_text(value), limit)
     except Unwritable as e:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentgym.tools.decorator import ToolFailed, tool
 from agentgym.tools.episode import Episode
-from agentgym.tools.sandboxed import told
+from agentgym.tools.sandboxed import seconds, told
 
 
 @tool
@@ -14,7 +14,7 @@ async def python(code: str, episode: Episode) -> str:
     Args:
         code: Python statements
     """
-    done = await (await episode.sandbox()).exec(code)
+    done = await (await episode.sandbox()).exec(code, timeout=seconds(episode))
     text = told(done, shown=done.result)
     if not done.ok:
         raise ToolFailed(text)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from agentgym.activity import current
 from agentgym.errors import SandboxFault
-from agentgym.execution import ExecResult, ExecStatus
+from agentgym.execution import ExecResult, ExecStatus, SandboxLimits
+from agentgym.tools.episode import Episode
 
 NOTHING = "(no output)"
+SHARE = 0.9
+"""Of what an episode's turn has left, a call gets so much: its answer is to come before the end."""
+
+
+def seconds(episode: Episode) -> float | None:
+    """Seconds for a call in the episode's sandbox: None for the sandbox's own limit, less where the turn ends first."""
+    activity = current()
+    if activity is None:
+        return None
+    usual = float(episode.sandbox_settings.get("timeout") or SandboxLimits().timeout)
+    left = SHARE * activity.left
+    return None if left > usual else max(left, 0.01)
 
 
 def told(done: ExecResult, shown: str | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentgym.tools.decorator import ToolFailed, tool
 from agentgym.tools.episode import Episode
-from agentgym.tools.sandboxed import told
+from agentgym.tools.sandboxed import seconds, told
 
 
 @tool
@@ -14,7 +14,7 @@ async def shell(command: str, episode: Episode) -> str:
     Args:
         command: a command line, or several lines
     """
-    done = await (await episode.sandbox()).terminal(command)
+    done = await (await episode.sandbox()).terminal(command, timeout=seconds(episode))
     text = told(done, shown=f"[exit code {done.exit_code}]" if done.exit_code else None)
     if not done.ok:
         raise ToolFailed(text)

@@ -9,7 +9,9 @@ from importlib import import_module
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
-from agentgym.errors import AgentGymError, ToolError
+from agentgym.activity import broken_off, current
+from agentgym.errors import AgentGymError, ToolError, ToolFault
+from agentgym.overrun import Overrun
 from agentgym.protocols import Tool
 from agentgym.tools.arguments import BadArguments
 from agentgym.tools.decorator import FunctionTool
@@ -50,7 +52,7 @@ class ToolSet:
         self._asked: set[int] = set()
         self.schemas: tuple[Mapping[str, Any], ...] = ()
         for given in _each(tools):
-            if isinstance(given, ToolSource):
+            if not isinstance(given, FunctionTool) and isinstance(given, ToolSource):
                 self.sources = (*self.sources, given)
             else:
                 self._add(resolve_tool(given))
@@ -123,11 +125,7 @@ class ToolSet:
             return ToolResult(call, f"error: {self._unknown(call.name)}", True)
         limit = getattr(tool, "max_output", MAX_OUTPUT)
         try:
-            if isinstance(tool, FunctionTool):
-                text = await tool.call(call.arguments, episode, threaded=threaded)
-            else:  # anyone's: it may need an event loop from its first line
-                await checkpoint()
-                text = written(await tool.call(call.arguments, episode), tool.name, limit)
+            text = await self._answer(tool, call, episode, threaded, limit)
         except AgentGymError:
             raise
         except StopEpisode as stop:
@@ -142,6 +140,32 @@ class ToolSet:
             return ToolResult(call, text, False, getattr(tool, "stops", False))
         return ToolResult(call, written(problem, tool.name, limit), True)
 
+    async def _answer(self, tool: Tool, call: ToolCall, episode: Any, threaded: bool, limit: int) -> str:
+        """What the tool says; while it works on it, the episode's activity says so."""
+        activity = current()
+        if activity is None:
+            return await _call(tool, call, episode, threaded, limit)
+        if not threaded and isinstance(tool, FunctionTool) and not tool.runs_async:
+            threaded = _code(tool) in _slow
+            activity.inline = not threaded
+        began = activity.begin(tool.name)
+        try:
+            if activity.tool_seconds:
+                text = await _in_time(tool, call, episode, threaded, limit, activity.tool_seconds)
+            else:
+                text = await _call(tool, call, episode, threaded, limit)
+        except BaseException as e:
+            if broken_off(e):
+                if activity.inline and isinstance(e, Overrun):
+                    _slow.add(_code(tool))
+            else:
+                activity.inline = False
+                activity.end(began)
+            raise
+        activity.inline = False
+        activity.end(began)
+        return text
+
     def _is_parallel(self, call: ToolCall) -> bool:
         return bool(getattr(self._tools.get(call.name), "parallel", False))
 
@@ -152,9 +176,42 @@ class ToolSet:
         return f"unknown tool {name!r}; the tools are: {', '.join(self._tools)}"
 
 
+_slow: set[Any] = set()
+"""Functions that held up the event loop until they were stopped: they run in threads from then on."""
+
+
+def _code(tool: Tool) -> Any:
+    """What tells that it is the same function, whoever has made a tool of it."""
+    function = getattr(tool, "fn", tool)
+    return getattr(function, "__code__", function)
+
+
+async def _call(tool: Tool, call: ToolCall, episode: Any, threaded: bool, limit: int) -> str:
+    if isinstance(tool, FunctionTool):
+        return await tool.call(call.arguments, episode, threaded=threaded)
+    await checkpoint()  # anyone's: it may need an event loop from its first line
+    return written(await tool.call(call.arguments, episode), tool.name, limit)
+
+
+async def _in_time(tool: Tool, call: ToolCall, episode: Any, threaded: bool, limit: int, seconds: float) -> str:
+    """Within the run's limit: beyond it the machinery is at fault, and not the model. A tool's own timeout, where it is
+    shorter, is an answer that the model sees."""
+    await checkpoint()
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            return await _call(tool, call, episode, threaded, limit)
+    except TimeoutError:
+        if deadline.expired():
+            raise ToolFault(f"{tool.name} gave no answer within {seconds:g} s (rollout.tool_seconds)") from None
+        raise
+
+
 def _each(tools: Iterable[Any]) -> Iterator[Any]:
     for given in tools:
-        if isinstance(given, ToolSet):
+        if isinstance(given, FunctionTool):  # first: to look at a protocol's members costs more than to make a set
+            yield given
+        elif isinstance(given, ToolSet):
             yield from given.sources
             yield from given
         elif isinstance(given, Iterable) and not isinstance(given, str | Tool):
@@ -174,7 +231,7 @@ def resolve_tool(given: Any) -> Tool:
         module, _, name = target.partition(":")
         built_in: Tool = getattr(import_module(module), name)
         return built_in
-    if isinstance(given, Tool):
+    if isinstance(given, FunctionTool) or isinstance(given, Tool):  # noqa: SIM101 - the protocol is looked at last
         return given
     if callable(given) and hasattr(given, "__name__"):
         return FunctionTool(given)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 WORKER_PARTS = ("env", "render", "parse")
+LEARNER_PASSES = ("fwd_bwd", "annotate", "critic")
 LEARNER_PARTS = ("credit", "batch", "weight_sync", "record")
-GAUGES = ("peak_mem", "engine/running", "engine/waiting", "engine/serving")
+GAUGES = ("peak_mem", "episodes", "concurrency", "engine/running", "engine/waiting", "engine/serving")
 """What a worker reports as it is, not as a sum since it began."""
 
 
@@ -16,7 +17,8 @@ GAUGES = ("peak_mem", "engine/running", "engine/waiting", "engine/serving")
 class Accounts:
     """Turns cumulative counters into the figures of one step.
 
-    Compute is what the engine's forward passes and sampling and the learner's forward and backward passes take. The
+    Compute is what the engine's forward passes and sampling and the learner's forward and backward passes take, those
+    that credit asks for among them (`annotate`: values and likelihoods; `critic`: learning values). The
     probe of the logprob gap is a check and on neither side. All else that either process spends is overhead: `env`
     (tools and reward included), `render`, `parse`, `pack` (laying out the engine's steps and the learner's
     micro-batches), `credit`, `batch` (the learner's rows), `weight_sync`, `record` (writing the run folder; what
@@ -54,7 +56,10 @@ class Accounts:
 def split(total: float, worker: Mapping[str, float], parts: Mapping[str, float]) -> dict[str, float]:
     """CPU-seconds of a step by part; `overhead_frac` is their share that is no model compute."""
     packing = {"engine": worker.get("engine/pack_s", 0.0), "learner": parts.get("pack", 0.0)}
-    passes = {"engine": worker.get("engine/cpu_s", 0.0), "learner": parts.get("fwd_bwd", 0.0)}
+    passes = {
+        "engine": worker.get("engine/cpu_s", 0.0),
+        "learner": sum(parts.get(name, 0.0) for name in LEARNER_PASSES),
+    }
     compute = {name: passes[name] - packing[name] for name in passes}
     named = {name: worker.get(f"{name}_s", 0.0) for name in WORKER_PARTS}
     named |= {"pack": sum(packing.values()), **{name: parts.get(name, 0.0) for name in LEARNER_PARTS}}

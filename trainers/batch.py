@@ -7,22 +7,29 @@ trajectory is trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agentgym.types import Floats, Group, Ids, Trajectory, Turn
+from agentgym.types import GIVEN, Floats, Group, Ids, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sequence, all arrays of shape [T]. `mask` is 1 on tokens to train; `ids[t]` is predicted from `ids[:t]`."""
+    """One sequence, all arrays of shape [T]. `mask` is 1 on tokens to train; `ids[t]` is predicted from `ids[:t]`.
+
+    `version` is the one being trained, `source` the id of the trajectory. `proximal` are the logprobs of the weights
+    that the step began with, where `preparation` has computed them.
+    """
 
     ids: Ids
     mask: Floats
     logprobs: Floats
     advantages: Floats
     versions: Ids
+    version: int = 0
+    source: str = ""
+    proximal: Floats | None = None
 
     @property
     def trained(self) -> int:
@@ -62,12 +69,9 @@ def build_rows(
                 kept = version - row.versions[fresh > 0]
                 staleness_sum += int(kept.sum())
                 staleness_max = max(staleness_max, int(kept.max(initial=0)))
-                rows.append(Row(row.ids, fresh if (age > max_staleness).any() else row.mask, *_rest(row)))
+                mask = fresh if (age > max_staleness).any() else row.mask
+                rows.append(replace(row, mask=mask, version=version, source=trajectory.id))
     return Rows(rows, sampled, stale, staleness_sum, staleness_max)
-
-
-def _rest(row: Row) -> tuple[Floats, Floats, Ids]:
-    return row.logprobs, row.advantages, row.versions
 
 
 def _trajectory_rows(trajectory: Trajectory, advantages: Sequence[Floats]) -> Iterator[Row]:
@@ -96,7 +100,7 @@ def _row(path: Sequence[tuple[Turn, Floats]], trained: set[int]) -> Row:
         span = slice(at + context, at + context + len(done.ids))
         ids[span], logprobs[span], versions[span] = done.ids, done.logprobs, done.versions
         if turn.id not in trained:
-            mask[span], advantages[span] = 1.0, advantage
+            mask[span], advantages[span] = done.versions != GIVEN, advantage
             trained.add(turn.id)
         at = span.stop
     if at:

@@ -18,16 +18,17 @@ import numpy as np
 
 from agentgym.config import Config
 from agentgym.errors import DataError
-from agentgym.protocols import Credit
+from agentgym.protocols import BatchCredit
 from agentgym.rollout.record import read_trajectories
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.batch import build_rows
 from agentgym.trainers.checkpoint import list_checkpoints, load_state
-from agentgym.trainers.credit import make_credit
+from agentgym.trainers.credit import each, make_credit
 from agentgym.trainers.ledger import group_outcome
-from agentgym.trainers.loop import accepted_only
+from agentgym.trainers.loop import accepted_only, shuffled_rewards
+from agentgym.trainers.shaping import shaped
 from agentgym.trainers.step_metrics import group_metrics, row_metrics
-from agentgym.types import Group, Outcome
+from agentgym.types import GIVEN, Group, Outcome
 
 OUTCOMES = ("trained", "filtered", "unscored", "stale")
 COMPARED = ("trajectories", "reward/mean", "success", "unscored", "tokens", "masked_frac", "staleness/max")
@@ -122,12 +123,15 @@ def _check_step(
     for problem in _tokens(ordered, step):
         found.wrong(f"{name}: {problem}")
     credit, bound = _credit(config), config.rollout.max_staleness
-    credits = [credit(group) for group in ordered]
+    shuffled = config.trainer.control == "shuffle_rewards"
+    prepare = shuffled_rewards(config.run.seed) if shuffled else (lambda group: group)
+    used = len(ordered) - int((metrics or {}).get("replaced") or 0)
+    prepared = [prepare(group) for group in ordered]
+    credits = [*credit(prepared[:used]), *(credit([group])[0] for group in prepared[used:])]
     for row, group, advantages in zip(rows, ordered, credits, strict=True):
         outcome = group_outcome(group, advantages, version=step - 1, max_staleness=bound)
         if outcome != row["outcome"]:
             found.wrong(f"ledger.jsonl: task {group.id} is {row['outcome']}, its trajectories say {outcome}")
-    used = len(ordered) - int((metrics or {}).get("replaced") or 0)
     batch = build_rows(ordered[:used], credits[:used], version=step - 1, max_staleness=bound)
     again = {**group_metrics(ordered), **row_metrics(batch)}
     if again["staleness/max"] > bound:
@@ -167,12 +171,14 @@ def _tokens(groups: Sequence[Group], step: int) -> Iterator[str]:
                     yield f"{trajectory.id}: turn {turn.id}: a logprob is no logprob"
                 elif len(done.versions) and done.versions.max() >= step:
                     yield f"{trajectory.id}: turn {turn.id}: sampled by version {done.versions.max()}, which came later"
-                elif (np.diff(done.versions) < 0).any():
+                elif (np.diff(done.versions[done.versions != GIVEN]) < 0).any():
                     yield f"{trajectory.id}: turn {turn.id}: versions go backwards"
 
 
-def _credit(config: Config) -> Credit:
-    return accepted_only if config.trainer.control == "rejection_sampling" else make_credit(config)
+def _credit(config: Config) -> BatchCredit:
+    if config.trainer.control == "rejection_sampling":
+        return each(accepted_only)
+    return shaped(make_credit(config), config)
 
 
 def _same(told: Any, again: Any) -> bool:

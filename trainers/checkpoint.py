@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,27 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, step: int, learner: Learner, tokenizer: Any, state: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    learner: Learner,
+    tokenizer: Any,
+    state: dict[str, Any],
+    keep: int,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write `folder/step-NNNNN`, then remove all but the newest `keep`. The previous one stays until this is whole."""
+    """Write `folder/step-NNNNN`, then remove all but the newest `keep`. The previous one stays until this is whole.
+
+    beside: further states with tensors, by name; what is empty is left out.
+    """
     import torch
 
     def fill(staging: Path) -> None:
-        learner.model.save_pretrained(staging)
+        learner.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
-        torch.save(learner.state_dict(), staging / "learner.pt")
+        learner.save_state(staging)
+        for name, more in (beside or {}).items():
+            if more:
+                torch.save(dict(more), staging / f"{name}.pt")
         (staging / "state.json").write_text(json.dumps({"step": step, **state}))
 
     final = checkpoint_path(folder, step)
@@ -41,7 +53,7 @@ def save_checkpoint(
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load."""
+    """A Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load; `model` may be a learner."""
 
     def fill(staging: Path) -> None:
         model.save_pretrained(staging)
@@ -100,8 +112,10 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_learner_state(path: Path) -> dict[str, Any]:
+def load_beside(path: Path, name: str) -> dict[str, Any]:
+    """What a checkpoint holds under that name; empty where it has none."""
     import torch
 
-    state: dict[str, Any] = torch.load(path / "learner.pt", map_location="cpu", weights_only=True)
+    file = path / f"{name}.pt"
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else {}
     return state

@@ -24,6 +24,7 @@ from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import model_path
 from agentgym.trainers.evaluation import eval_set, shown
 from agentgym.trainers.rollouts import make_rollouts
+from agentgym.trainers.stall import StallWatch
 from agentgym.types import GroupRequest
 
 HOPELESS = 2
@@ -102,7 +103,8 @@ def run_evaluation(plan: Evaluation, reporter: Reporter, folder: EvalFolder | No
 def _play(
     plan: Evaluation, missing: Sequence[Key], rows: dict[Key, EvalRow], reporter: Reporter, folder: EvalFolder | None
 ) -> None:
-    rollouts = make_rollouts(WorkerSpec(plan.config, plan.path))
+    stalls = StallWatch(plan.config.run.stall_seconds, reporter.note)
+    rollouts = make_rollouts(WorkerSpec(plan.config, plan.path), reporter.note, stalls)
     try:
         rollouts.ready()
         reporter.stage("evaluate", len(plan.keys), "episodes")
@@ -120,6 +122,7 @@ def _play(
             if folder is not None:
                 folder.add(row, trajectory)
             reporter.advance(len(rows), success=shown(success(rows.values())))
+            stalls.about = f"{len(rows)} of {len(plan.keys)} episodes are there"
             reporter.episode(trajectory)
             watch.see(row)
     finally:

@@ -1,32 +1,43 @@
-"""The learner: rows -> new weights. One code path for warm start and RL.
+"""The learner: rows -> new weights. One code path for warm start and RL, for one rank and for many.
 
-What it leaves out: sharding over ranks, packing and LoRA.
+`Learner` is the whole of it on one rank, and each rank's part on several (`ranks.learner.RankedLearner` is then what
+the run talks to). What every rank does at once goes through `_together`.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import thread_time
 from typing import Any
 
 import numpy as np
 import torch
 
+from agentgym.errors import RunError
 from agentgym.protocols import Loss
 from agentgym.trainers.agreement import Agreement
-from agentgym.trainers.batch import Row, micro_batches, split_minibatches
-from agentgym.trainers.logprobs import token_logprobs
-from agentgym.trainers.losses import k2_penalty
+from agentgym.trainers.batch import Row, split_minibatches
+from agentgym.trainers.losses.aggregate import Aggregate, denominator
+from agentgym.trainers.losses.choice import Anchor
+from agentgym.trainers.losses.kl import Estimator
+from agentgym.trainers.micro import Micro, lay_out
+from agentgym.trainers.objective import Objective
 from agentgym.trainers.optim import make_optimizers, set_lr
+from agentgym.trainers.packing import Cost, cost_of, passes
+from agentgym.trainers.policy import Build, Policy, prepare
+from agentgym.trainers.ranks.team import Team
+from agentgym.trainers.segments import NAME as SEGMENTS
+from agentgym.trainers.skips import Skips
 from agentgym.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class LearnerOptions:
-    """Everything about a learning phase; rates are peaks, `tokens_per_microbatch` counts padded tokens."""
+    """Everything about a learning phase; rates are peaks, `tokens_per_microbatch` counts padding too."""
 
     lr: float = 5e-4
     optimizer: str = "adamw"
@@ -36,7 +47,49 @@ class LearnerOptions:
     tokens_per_microbatch: int = 16384
     temperature: float = 1.0
     kl: float = 0.0
+    kl_estimator: Estimator = "k2"
+    kl_correct: bool = False
+    entropy: float = 0.0
+    aggregate: Aggregate = "token"
+    length: int = 1
+    anchor: Anchor = "behaviour"
     agreement: float = 0.0
+
+    def objective(self, loss: Loss) -> Objective:
+        """What is minimised with `loss`."""
+        return Objective(
+            loss,
+            self.temperature,
+            self.kl,
+            self.kl_estimator,
+            self.kl_correct,
+            self.entropy,
+            self.aggregate,
+            self.length,
+            self.anchor,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank does of one optimizer step: its passes. All ranks together train `tokens`, and their sum of losses
+    is divided by `denominator`; `done` is the share of the batch's steps before this one."""
+
+    passes: list[list[Row]]
+    denominator: float
+    tokens: int
+    done: float
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a rank has to tell of a batch: sums of metrics over the `counted` tokens whose loss was finite; for each
+    step the norm of the whole gradient, and the rows whose loss was not finite."""
+
+    metrics: dict[str, float]
+    counted: int
+    norms: list[float]
+    blamed: list[list[Row]]
 
 
 @dataclass(slots=True)
@@ -46,117 +99,219 @@ class Learner:
     model: Any
     options: LearnerOptions
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    build: Build = field(default_factory=Build)
+    team: Team = field(default_factory=Team)
+    policy: Any = field(init=False)
+    """The model as it is run."""
     optimizers: list[torch.optim.Optimizer] = field(init=False)
     agreement: Agreement = field(init=False)
     reference: Any = None
-    """The model that `options.kl` measures the distance from; it is not trained."""
-    skipped: int = 0
+    """The policy that `options.kl` measures the distance from; it is not trained."""
+    cost: Cost = field(init=False)
+    skips: Skips = field(default_factory=Skips)
+    """Steps left out, as their loss or gradient was not finite."""
     pack_s: float = 0.0
     """CPU-seconds of `train` that went into laying out micro-batches."""
 
     def __post_init__(self) -> None:
-        self.model.to(self.device)
-        self.model.train()
-        self.restart(self.options)
+        self.cost = cost_of(self.model.config)
+        self._place()
+        self.policy.train()
+        self._restart(self.options)  # each rank does when it is made
+
+    # ---- what a run asks for ----
 
     def restart(self, options: LearnerOptions) -> None:
         """Begin another phase (warm start -> RL) with fresh optimizers."""
-        self.options = options
-        self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
-        self.agreement = Agreement(options.agreement)
+        self._together("_restart", options)
 
     def hold_here(self) -> None:
         """Set the reference to the model as it is now."""
-        self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self._together("_hold")
 
     def train(self, rows: Sequence[Row], loss: Loss, *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
         """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
         lr_scale *= self.agreement.scale
+        began = thread_time()
+        parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
+        shares: list[list[Share]] = [[] for _ in range(self.team.size)]
+        for i, part in enumerate(parts):
+            total, tokens = denominator(self.options.aggregate, part), sum(row.trained for row in part)
+            for rank, mine in enumerate(self._passes(part)):
+                shares[rank].append(Share(mine, total, tokens, i / len(parts)))
+        self.pack_s += thread_time() - began
+        answers: list[Learned] = self._together("_learn", loss, lr_scale, each=shares)
+        norms = answers[0].norms
+        if any(str(answer.norms) != str(norms) for answer in answers):  # as text: NaN is like NaN
+            raise RunError(f"the ranks of the learner disagree on the gradient's norm: {[a.norms for a in answers]}")
+        for i, (part, norm) in enumerate(zip(parts, norms, strict=True)):
+            if math.isfinite(norm):
+                self.skips.stepped()
+            else:
+                self.skips.left_out([row for answer in answers for row in answer.blamed[i]] or part)
+        totals: dict[str, float] = {}
+        for answer in answers:
+            _add(totals, answer.metrics)
+        counted = max(1, sum(answer.counted for answer in answers))
+        means = {k: v if k.endswith("/max") else v / counted for k, v in totals.items()}
+        finite = [norm for norm in norms if math.isfinite(norm)]
+        trained = float(sum(row.trained for part in parts for row in part))
+        norm = float(np.mean(finite)) if finite else math.nan if norms else 0.0
+        return {**means, "grad_norm": norm, "trained_tokens": max(1.0, trained), "lr_scale": lr_scale}
+
+    @property
+    def skipped(self) -> int:
+        """Optimizer steps left out so far."""
+        return self.skips.total
+
+    def logprobs(self, rows: Sequence[Row], *, reference: bool = False) -> list[Floats]:
+        """The current weights' logprob of every token, or the reference's: [T] per row, 0 where the mask is 0."""
+        if not rows:
+            return []
+        shares = self._passes(rows)
+        answers = self._together("_score", self.options.temperature, reference, each=shares)
+        out: dict[int, Floats] = {}
+        for share, found in zip(shares, answers, strict=True):
+            out.update(zip([id(row) for micro in share for row in micro], found, strict=True))
+        return [out[id(row)] for row in rows]
+
+    def follow(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """log p(ids[t] | ids[:t]) for t = 1, 2, ..., at temperature 1."""
+        given = np.asarray(ids, np.int32)
+        mask = np.ones(len(given), np.float32)
+        mask[0] = 0.0
+        none = np.zeros(len(given), np.float32)
+        row = Row(given, mask, none, none, np.zeros(len(given), np.int32))
+        shares = self._passes([row])
+        answers = self._together("_score", 1.0, False, each=shares)
+        (found,) = [scored for answer in answers for scored in answer]
+        return tuple(found[1:].tolist())
+
+    def bare(self) -> Any:
+        """Another model like it, of this process alone, to load `weights` of any version into."""
+        return copy.deepcopy(self.model)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights, whole, by the names of the model that engines load."""
+        return dict(self.model.named_parameters())
+
+    def save_pretrained(self, folder: Path) -> None:
+        """A Hugging Face folder of the weights."""
+        self.model.save_pretrained(folder)
+
+    def save_state(self, folder: Path) -> None:
+        """All else that is needed to go on, into a folder that is there."""
+        self._together("_save_state", folder)
+
+    def load_state(self, folder: Path) -> None:
+        """Go on from what `save_state` wrote, on any number of ranks."""
+        self._together("_load_state", folder)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    # ---- what every rank does ----
+
+    def _together(self, name: str, *args: Any, each: Sequence[Any] | None = None) -> list[Any]:
+        """Have every rank call its method `name`, with `args` after its own of `each`: the answers by rank."""
+        work: Callable[..., Any] = getattr(self, name)
+        return [work(*args) if each is None else work(each[0], *args)]
+
+    def _place(self) -> None:
+        """Set up the model on its device."""
+        self.model.to(self.device)
+        self.build = prepare(self.model, self.build)
+        self.policy = Policy(self.model)
+
+    def _restart(self, options: LearnerOptions) -> None:
+        self.options = options
+        self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
+        self.agreement = Agreement(options.agreement)
+
+    def _hold(self) -> None:
+        self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
+
+    def _save_state(self, folder: Path) -> None:
+        from agentgym.trainers.learner_state import save_state
+
+        save_state(self, folder)
+
+    def _load_state(self, folder: Path) -> None:
+        from agentgym.trainers.learner_state import load_state
+
+        load_state(self, folder)
+
+    def _learn(self, shares: Sequence[Share], loss: Loss, lr_scale: float) -> Learned:
+        """This rank's passes, and every rank's step after each share."""
         set_lr(self.optimizers, lr_scale)
         self.agreement.begin_batch()
-        totals: dict[str, float] = {}
-        norms: list[float] = []
-        parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
-        for part in parts:
-            denominator = float(sum(row.trained for row in part))
-            for micro in micro_batches(part, self.options.tokens_per_microbatch):
-                value, metrics = self._loss(micro, loss)
-                torch.autograd.backward(value / denominator)
-                metrics["loss"] = float(value.detach())
-                _add(totals, metrics)
+        learned = Learned({}, 0, [], [])
+        objective = self.options.objective(loss)
+        for share in shares:
+            learned.blamed.append([])
+            for rows in share.passes:
+                learned = self._pass(rows, share, objective, learned)
             if not self.agreement.reached:
-                self.agreement.see(self._gradient())
-            norms.append(self._update())
-        trained = max(1.0, float(sum(row.trained for part in parts for row in part)))
-        means = {k: v if k.endswith("/max") else v / trained for k, v in totals.items()}
-        norm = float(np.mean(norms)) if norms else 0.0
-        return {**means, "grad_norm": norm, "trained_tokens": trained, "lr_scale": lr_scale}
+                self.agreement.see(self._gradient(), self.team.sum)
+            learned.norms.append(self._update())
+        return learned
 
-    def logprobs(self, rows: Sequence[Row]) -> list[Floats]:
-        """The current weights' logprob of every token: [T] per row, 0 where the mask is 0."""
-        out: dict[int, Floats] = {}
+    def _pass(self, rows: Sequence[Row], share: Share, objective: Objective, learned: Learned) -> Learned:
+        """Forward and backward through some rows of a share; what has been learned with them."""
+        laid = self._laid_out(rows)
+        if not rows:
+            torch.autograd.backward(objective.nothing(self.policy, self.reference, laid))
+            return learned
+        value, metrics, bad = objective(self.policy, self.reference, laid, share.done)
+        # a loss that is not finite is made to reach the gradient: its norm then tells every rank alike
+        torch.autograd.backward(value * (math.nan if bad else 1.0) / share.denominator)
+        if bad:
+            learned.blamed[-1].extend(rows[i] for i in bad)
+            return learned
+        metrics["loss"] = float(value.detach()) / share.denominator * share.tokens
+        _add(learned.metrics, metrics)
+        return replace(learned, counted=learned.counted + sum(row.trained for row in rows))
+
+    def _score(self, micros: Sequence[Sequence[Row]], temperature: float, reference: bool) -> list[Floats]:
+        """`logprobs` of this rank's rows, in the order of its passes."""
+        found: list[Floats] = []
+        policy = self.reference if reference else self.policy
         with torch.no_grad():
-            for micro in micro_batches(rows, self.options.tokens_per_microbatch):
-                ids, mask = self._tensors(micro)
-                logprobs, _ = token_logprobs(self.model, ids, mask, self.options.temperature)
+            for micro in micros:
+                logprobs, _ = policy(self._laid_out(micro), temperature)
                 flat = logprobs.float().cpu().numpy()
                 at = 0
                 for row in micro:
                     full = np.zeros(len(row.ids), np.float32)
-                    count = row.trained
-                    full[row.mask > 0] = flat[at : at + count]
-                    at += count
-                    out[id(row)] = full
-        return [out[id(row)] for row in rows]
+                    full[row.mask > 0] = flat[at : at + row.trained]
+                    at += row.trained
+                    found.append(full)
+        return found
 
-    def _loss(self, rows: Sequence[Row], loss: Loss) -> tuple[torch.Tensor, dict[str, float]]:
+    def _passes(self, rows: Sequence[Row]) -> list[list[list[Row]]]:
+        layout: Any = self.build.layout
+        budget = self.options.tokens_per_microbatch
+        return passes(rows, self.team.size, layout=layout, budget=budget, cost=self.cost)
+
+    def _laid_out(self, rows: Sequence[Row]) -> Micro:
         began = thread_time()
-        ids, mask = self._tensors(rows)
-        old, advantages = self._flat(rows, "logprobs"), self._flat(rows, "advantages")
+        layout: Any = self.build.layout
+        laid = lay_out(rows, self.device, layout, segments=self.build.attention == SEGMENTS)
         self.pack_s += thread_time() - began
-        logprobs, entropy = token_logprobs(self.model, ids, mask, self.options.temperature)
-        value, metrics = loss(logprobs, old, advantages, torch.ones_like(logprobs))
-        if self.options.kl:
-            distance = self._distance(ids, mask, logprobs)
-            value = value + self.options.kl * distance
-            metrics["kl_ref"] = float(distance.detach())
-        with torch.no_grad():
-            metrics["entropy"] = float(entropy.sum())
-            metrics["logp_diff/max"] = float((logprobs - old).abs().max()) if len(old) else 0.0
-        return value, metrics
-
-    def _distance(self, ids: torch.Tensor, mask: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
-        """k2 from the reference, summed over tokens."""
-        with torch.no_grad():
-            reference, _ = token_logprobs(self.reference, ids, mask, self.options.temperature)
-        return k2_penalty(logprobs, reference)
-
-    def _tensors(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Right-padded ids [B, L] and mask [B, L]. Padding lies after every real token, so that a causal model needs
-        no attention mask."""
-        width = max(len(row.ids) for row in rows)
-        ids = np.zeros((len(rows), width), np.int64)
-        mask = np.zeros((len(rows), width), np.bool_)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = row.ids
-            mask[i, : len(row.ids)] = row.mask > 0
-        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-
-    def _flat(self, rows: Sequence[Row], name: str) -> torch.Tensor:
-        values = np.concatenate([getattr(row, name)[row.mask > 0] for row in rows])
-        return torch.from_numpy(values).to(self.device)
+        return laid
 
     def _gradient(self) -> torch.Tensor:
+        """This rank's part of it, [parameters]."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        return torch.cat([_own(part).flatten() for part in parts])
 
     def _update(self) -> float:
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip))
+        whole: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip)
+        norm = float(whole.full_tensor() if hasattr(whole, "full_tensor") else whole)
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()
-        else:
-            self.skipped += 1
         self.model.zero_grad(set_to_none=True)
         return norm
 
@@ -164,18 +319,23 @@ class Learner:
         state = {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "agreement": self.agreement.state(),
-            "skipped": self.skipped,
+            "skipped": self.skips.total,
         }
-        return state if self.reference is None else {**state, "reference": self.reference.state_dict()}
+        return state if self.reference is None else {**state, "reference": self.reference.model.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.agreement.restore(state["agreement"])
-        self.skipped = int(state["skipped"])
+        self.skips.total = int(state["skipped"])
         if "reference" in state:
             self.hold_here()
-            self.reference.load_state_dict(state["reference"])
+            self.reference.model.load_state_dict(state["reference"])
+
+
+def _own(tensor: Any) -> torch.Tensor:
+    local: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
 
 
 def _add(totals: dict[str, float], metrics: Mapping[str, float]) -> None:

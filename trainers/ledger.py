@@ -14,11 +14,9 @@ def teaches(credit: Sequence[Sequence[Floats]]) -> bool:
 
 
 def group_outcome(group: Group, credit: Sequence[Sequence[Floats]], *, version: int, max_staleness: int) -> str:
-    """`unscored`: fewer than two scored episodes; `filtered`: no differences to learn from; `stale`: every token too
-    old; else `trained`."""
-    if sum(t.reward is not None for t in group.trajectories) < 2:
-        return "unscored"
+    """`unscored`: nothing to learn from, as fewer than two episodes are scored; `filtered`: nothing, as they do not
+    differ; `stale`: every token too old; else `trained`."""
     if not teaches(credit):
-        return "filtered"
+        return "unscored" if sum(t.reward is not None for t in group.trajectories) < 2 else "filtered"
     rows: Rows = build_rows([group], [credit], version=version, max_staleness=max_staleness)
     return "trained" if any(row.trained for row in rows.rows) else "stale"

@@ -1,4 +1,4 @@
-"""The training loop: play -> credit -> batch -> learn -> publish."""
+"""The training loop: play -> annotate -> credit -> batch -> learn -> publish."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from agentgym.protocols import Credit, Loss, WeightSync
+from agentgym.protocols import BatchCredit, Loss, WeightSync
+from agentgym.trainers.annotate import Annotator
 from agentgym.trainers.batch import Rows, build_rows
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import group_outcome
 from agentgym.trainers.pipeline import Batch, Pipeline
+from agentgym.trainers.preparation import Preparation
 from agentgym.trainers.rollouts import Rollouts
 from agentgym.trainers.step_metrics import group_metrics, row_metrics
-from agentgym.types import Floats, Group
+from agentgym.types import Floats, Group, Trajectory
 
 
 @dataclass(slots=True)
@@ -27,13 +29,15 @@ class Loop:
     pipeline: Pipeline
     rollouts: Rollouts
     learner: Learner
-    credit: Credit
+    credit: BatchCredit
     loss: Loss
     sync: WeightSync
     max_staleness: int
     seed: int
     lr_scale: Callable[[int], float] = lambda step: 1.0
     prepare: Callable[[Group], Group] = lambda group: group
+    annotator: Annotator = field(default_factory=Annotator)
+    preparation: Preparation = field(default_factory=Preparation)
     probe: GapProbe | None = None
     step: int = 0
     times: dict[str, float] = field(default_factory=dict)
@@ -43,12 +47,15 @@ class Loop:
         """One step: the groups that it used up, their ledger rows, and its metrics."""
         self.times, self.cpu = {}, {}
         drawn = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
+        drawn = self._timed("annotate", lambda: self._annotated(drawn))
         groups = drawn.groups
-        credits = self._timed("credit", lambda: [self.credit(self.prepare(group)) for group in groups])
+        prepared = [self.prepare(group) for group in groups]
+        credits = self._timed("credit", lambda: self.credit(prepared))
         batch = self._timed("batch", lambda: self._rows(groups, credits))
         gap = self._timed("probe", lambda: self.probe.check(batch.rows) if self.probe else None)
         scale = self.lr_scale(self.step)
         trained = self._timed("fwd_bwd", lambda: self._learn(batch, scale))
+        noted = self._timed("critic", lambda: self.annotator.learn(prepared))
         ledger = self._ledger(drawn, credits)
         self.step += 1
         self._timed("weight_sync", self.publish)
@@ -60,15 +67,20 @@ class Loop:
             **row_metrics(batch),
             **({"passed_over": self.pipeline.passed} if self.pipeline.passed else {}),
             **trained,
+            **noted,
             "logprob_gap": gap,
             "skipped_updates": self.learner.skipped,
             **{f"time/{name}": seconds for name, seconds in self.times.items()},
         }
         return drawn.all, ledger, metrics
 
+    def _annotated(self, drawn: Batch) -> Batch:
+        noted = self.annotator(drawn.all)
+        return Batch(noted[: len(drawn.groups)], noted[len(drawn.groups) :])
+
     def publish(self) -> None:
         """Hand the learner's weights to the engines as version `step`, and let play go on as far as it may."""
-        tensors = dict(self.learner.model.named_parameters())
+        tensors = self.learner.weights()
         self.rollouts.update(self.sync.publish(self.step, tensors))
         if self.probe:
             self.probe.published(self.step, tensors)
@@ -82,12 +94,14 @@ class Loop:
         # tokens are not in the denominator (as when such groups are filtered); nor is its distance from a reference
         rows = [row for row in batch.rows if row.advantages.any()]
         packed = self.learner.pack_s
+        rows, figures = self.preparation(rows, self.learner)
         trained = self.learner.train(rows, self.loss, seed=self.seed * 1_000_003 + self.step, lr_scale=scale)
         self.cpu["pack"] = self.learner.pack_s - packed
-        return trained
+        return {**trained, **figures}
 
     def _ledger(self, drawn: Batch, credits: Sequence[Sequence[Sequence[Floats]]]) -> list[dict[str, Any]]:
-        credits = [*credits, *(self.credit(self.prepare(group)) for group in drawn.replaced)]
+        # of those that were replaced nothing is trained: each is judged by itself
+        credits = [*credits, *(self.credit([self.prepare(group)])[0] for group in drawn.replaced)]
         return [
             {
                 "step": self.step + 1,
@@ -107,19 +121,30 @@ class Loop:
 
 
 def shuffled_rewards(seed: int) -> Callable[[Group], Group]:
-    """A control: rewards are dealt anew within each group, so that nothing can be learned from them."""
+    """A control: rewards are dealt anew within each group, so that nothing can be learned from them; what turns were
+    paid, and the scores of their states, go with them."""
 
     def prepare(group: Group) -> Group:
         scored = [i for i, t in enumerate(group.trajectories) if t.reward is not None]
         rng = np.random.default_rng([seed, *group.id.encode()])
         dealt = dict(zip(scored, rng.permutation(scored), strict=True))
         trajectories = tuple(
-            replace(t, reward=group.trajectories[dealt[i]].reward) if i in dealt else t
-            for i, t in enumerate(group.trajectories)
+            _paid_as(t, group.trajectories[dealt[i]]) if i in dealt else t for i, t in enumerate(group.trajectories)
         )
         return replace(group, trajectories=trajectories)
 
     return prepare
+
+
+def _paid_as(trajectory: Trajectory, other: Trajectory) -> Trajectory:
+    """A trajectory with the rewards and scores of another; of what that has beyond its own turns, the last has all."""
+    turns = list(trajectory.turns)
+    for k, turn in enumerate(turns):
+        last = k == len(turns) - 1
+        theirs = other.turns[k:] if last else other.turns[k : k + 1]
+        score = theirs[-1].score if theirs else None
+        turns[k] = replace(turn, reward=float(sum(given.reward for given in theirs)), score=score)
+    return replace(trajectory, turns=tuple(turns), reward=other.reward, start_score=other.start_score)
 
 
 def accepted_only(group: Group) -> list[list[Floats]]:

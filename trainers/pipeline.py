@@ -12,9 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from agentgym.trainers.frontier import Frontier
 from agentgym.trainers.rollouts import Rollouts
-from agentgym.types import Group, GroupRequest
+from agentgym.trainers.stall import NOBODY, StallWatch
+from agentgym.types import GIVEN, Group, GroupRequest
+
+_LATEST = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Pipeline:
         steps: int,
         replace: float = 0.0,
         teaches: Callable[[Group], bool] = lambda group: True,
+        watch: StallWatch = NOBODY,
     ):
         self._rollouts = rollouts
         self._frontier = frontier
@@ -54,6 +60,7 @@ class Pipeline:
         self._steps = steps
         self._replaceable = int(replace * groups)
         self._teaches = teaches
+        self._watch = watch
         self._in_flight: dict[str, GroupRequest] = {}
         self._finished: list[tuple[int, int, Group]] = []
         """(oldest version, order of arrival, group), a heap."""
@@ -80,7 +87,8 @@ class Pipeline:
         while len(chosen) < self._groups:
             for arrived in self._rollouts.arrived():
                 self._take(arrived)
-            if len(chosen) + len(self._finished) < self._groups:
+            if (there := len(chosen) + len(self._finished)) < self._groups:
+                self._watch.about = f"{there} of {self._groups} groups of step {version + 1} are there"
                 self._take(self._rollouts.receive())
                 continue
             group = heapq.heappop(self._finished)[2]
@@ -90,6 +98,7 @@ class Pipeline:
                 self.dispatch(version)
             else:
                 chosen.append(group)
+        self._watch.about = ""
         return Batch(chosen, replaced)
 
     def _take(self, group: Group) -> None:
@@ -126,7 +135,8 @@ class Pipeline:
 
 def oldest_version(group: Group) -> int:
     """Of any token that the policy sampled in the group; 0 where it sampled none."""
-    return min((int(turn.completion.versions.min()) for turn in _sampled(group)), default=0)
+    sampled = [turn.completion.versions for turn in _sampled(group)]
+    return min((int(versions[versions != GIVEN].min(initial=_LATEST)) for versions in sampled), default=0)
 
 
 def _sampled(group: Group) -> Sequence[Any]:

@@ -12,6 +12,7 @@ from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.worker import peak_mem
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.accounting import Accounts
+from agentgym.trainers.credit.needs import TurnRewardWatch
 from agentgym.trainers.evaluation import shown
 from agentgym.trainers.failures import FailureBudget
 from agentgym.trainers.gold import GoldWatch
@@ -30,6 +31,7 @@ class Recorder:
     tally: Tally
     failures: FailureBudget
     gold: GoldWatch = field(default_factory=GoldWatch)
+    turns: TurnRewardWatch = field(default_factory=TurnRewardWatch)
     accounts: Accounts = field(default_factory=Accounts)
 
     def step(
@@ -58,7 +60,7 @@ class Recorder:
         self.failures.spend((t for group in groups for t in group.trajectories), loop.step)
 
     def _warn(self, step: int, metrics: dict[str, Any], groups: Sequence[Group]) -> None:
-        if told := self.gold.warnings(groups, step):
+        if told := [*self.gold.warnings(groups, step), *self.turns.warnings(groups, step)]:
             metrics["warnings"] = told
             for text in told:
                 self.reporter.note(f"warning: {text}")

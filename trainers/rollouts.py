@@ -13,15 +13,28 @@ import os
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from agentgym.errors import AgentGymError, ConfigError, RunError, UserError
+from agentgym.rollout.situation import Situation
 from agentgym.rollout.worker import Worker, WorkerFailed, WorkerSpec
+from agentgym.trainers.stall import NOBODY, SILENCE, StallWatch
 from agentgym.types import Group, GroupRequest, WeightUpdate
 
+LOOK_SECONDS = 1.0
+"""Whoever waits for a worker looks so often whether it is alive."""
+SAYS_SECONDS = 5.0
+"""A worker has so long to say what it is at."""
+WAITED_FOR = {
+    "group": "a group",
+    "ready": "the rollout worker to load its model",
+    "weights": "the rollout worker to take new weights",
+    "stats": "the rollout worker's counters",
+}
 CLOSING = 10.0
 """Seconds that a worker has to end when it is told to; then it is ended."""
 
@@ -65,7 +78,8 @@ class Rollouts(Protocol):
 class LocalRollouts:
     """A worker in this process; it plays only while `receive` waits, so nothing overlaps."""
 
-    def __init__(self, spec: WorkerSpec):
+    def __init__(self, spec: WorkerSpec, watch: StallWatch = NOBODY):
+        self._watch = watch
         self._loop = asyncio.new_event_loop()
         self._done: deque[Group | WorkerFailed] = deque()
         self._arrived = asyncio.Event()
@@ -91,8 +105,17 @@ class LocalRollouts:
     def receive(self) -> Group:
         while not self._done:
             self._arrived.clear()
-            self._loop.run_until_complete(self._arrived.wait())
+            self._loop.run_until_complete(self._wait())
+        self._watch.over()
         return _unwrap(self._done.popleft())
+
+    async def _wait(self) -> None:
+        """For a group; without a watch, for as long as it takes."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS if self._watch.seconds else None):
+                await self._arrived.wait()
+        except TimeoutError:
+            self._watch.waiting("a group", self._worker.situation)
 
     def arrived(self) -> list[Group]:
         return [_unwrap(self._done.popleft()) for _ in range(len(self._done))]
@@ -112,7 +135,10 @@ class LocalRollouts:
 class ProcessRollouts:
     """A worker in a process of its own: it plays while the learner learns. It dies with its parent."""
 
-    def __init__(self, spec: WorkerSpec):
+    def __init__(self, spec: WorkerSpec, watch: StallWatch = NOBODY):
+        self._watch = watch
+        self._answered = time.monotonic()
+        self._situation: Situation | None = None
         context = mp.get_context("spawn")
         # pipes, not queues: of a queue the reader has a writing end too, and waits for ever for the rest of a message
         # whose sender was killed
@@ -123,6 +149,8 @@ class ProcessRollouts:
         down.close()
         up.close()
         self._groups: deque[Group] = deque()
+        self._kept: deque[tuple[str, Any]] = deque()
+        """What came while the worker was asked for its situation."""
         self._loaded = False
 
     def ready(self) -> None:
@@ -140,12 +168,14 @@ class ProcessRollouts:
 
     def arrived(self) -> list[Group]:
         try:
-            while self._up.poll(0):
-                kind, payload = self._take()
+            while self._kept or self._up.poll(0):
+                kind, payload = self._kept.popleft() if self._kept else self._take()
                 if kind == "group":
                     self._groups.append(payload)
         except (EOFError, OSError):
             raise WorkerDied(self._obituary()) from None
+        if self._groups:
+            self._watch.over()
         groups, self._groups = list(self._groups), deque()
         return groups
 
@@ -176,27 +206,63 @@ class ProcessRollouts:
 
     def _wait(self, kind: str) -> Any:
         """The next message of `kind`; groups that arrive meanwhile are kept for `receive`."""
+        self._answered = time.monotonic()
         while True:
-            try:
-                if not self._up.poll(1.0):
-                    if self._process.is_alive():
-                        continue
-                    raise EOFError
-                got, payload = self._take()
-            except (EOFError, OSError):
-                raise WorkerDied(self._obituary()) from None
+            if (message := self._next(LOOK_SECONDS)) is None:
+                self._watch.waiting(WAITED_FOR[kind], self.situation)
+                self._hear()
+                continue
+            got, payload = message
             if got == kind:
+                self._watch.over()
                 return payload
             if got == "group":
                 self._groups.append(payload)
 
+    def _hear(self) -> None:
+        """Give up a worker of which nothing has been heard for long, not even what it does."""
+        if self._loaded and time.monotonic() - self._answered > SILENCE and self.situation() is None:
+            raise WorkerDied(
+                f"the rollout worker (process {self._process.pid}) has given no sign of life for {SILENCE:g} s: "
+                "something holds up the whole process; the run can be continued with --resume"
+            )
+
+    def situation(self) -> Situation | None:
+        """What the worker is at; None where it does not say within `SAYS_SECONDS`, or is not there yet."""
+        if not self._loaded:
+            return None
+        self._situation = None
+        self._send("situation", None)
+        until = time.monotonic() + SAYS_SECONDS
+        while self._situation is None and (left := until - time.monotonic()) > 0:
+            message = self._next(left)
+            if message is not None and message[0] != "situation":
+                self._kept.append(message)
+        return self._situation
+
+    def _next(self, seconds: float) -> tuple[str, Any] | None:
+        """The next message, None where there is none after so long; raises `WorkerDied`."""
+        if self._kept:
+            return self._kept.popleft()
+        try:
+            if self._up.poll(seconds):
+                return self._take()
+            if self._process.is_alive():
+                return None
+        except (EOFError, OSError):
+            pass
+        raise WorkerDied(self._obituary())
+
     def _take(self) -> tuple[str, Any]:
         """One message; raises what the worker failed of."""
         kind, payload = self._up.recv()
+        self._answered = time.monotonic()
         if kind == "user_error":
             raise payload
         if kind == "failed":
             raise RolloutError(f"the rollout worker failed:\n{payload}")
+        if kind == "situation":
+            self._situation = payload
         if kind == "ready":
             self._loaded = True  # whatever is waited for: it comes once
         return kind, _unwrap(payload) if kind == "group" else payload
@@ -209,8 +275,10 @@ class ProcessRollouts:
         return f"the rollout worker {how}{memory}; the run can be continued with --resume"
 
 
-def make_rollouts(spec: WorkerSpec, note: Callable[[str], None] = lambda text: None) -> Rollouts:
-    """As `cluster.kind` and `run.processes` say."""
+def make_rollouts(
+    spec: WorkerSpec, note: Callable[[str], None] = lambda text: None, watch: StallWatch = NOBODY
+) -> Rollouts:
+    """As `cluster.kind` and `run.processes` say. `watch` is told how long the driver waits for a worker."""
     if spec.config.cluster.kind == "ray":
         if spec.config.engine.kind == "sglang" and spec.config.engine.sync == "tensor":
             raise ConfigError(
@@ -222,7 +290,7 @@ def make_rollouts(spec: WorkerSpec, note: Callable[[str], None] = lambda text: N
         return RayRollouts(spec, note)
     if spec.config.rollout.workers > 1:
         raise ConfigError("rollout.workers: more than one takes a cluster (--cluster=ray)")
-    return ProcessRollouts(spec) if spec.config.run.processes == 2 else LocalRollouts(spec)
+    return ProcessRollouts(spec, watch) if spec.config.run.processes == 2 else LocalRollouts(spec, watch)
 
 
 def _unwrap(group: Group | WorkerFailed) -> Group:
@@ -282,6 +350,9 @@ async def _serve(spec: WorkerSpec, down: Any, up: _Outbox) -> None:
                 message = down.recv()
             except (EOFError, OSError):
                 os._exit(1)  # the driver is gone: leave no orphan, whatever is under way
+            if message[0] == "situation":  # from this thread: it may be that the loop does not turn
+                up.put("situation", worker.situation())
+                continue
             loop.call_soon_threadsafe(inbox.put_nowait, message)
 
     worker = Worker(spec, lambda group: up.put("group", group))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +12,17 @@ from agentgym.config import Config
 from agentgym.engines.size import context_of
 from agentgym.errors import ConfigError
 from agentgym.loading import users_code
-from agentgym.protocols import Credit, Reporter, WeightSync
+from agentgym.protocols import BatchCredit, Reporter, WeightSync
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
 from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
+from agentgym.trainers.annotators import make_annotator
 from agentgym.trainers.batch import Row
-from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint, save_model
-from agentgym.trainers.credit import make_credit
+from agentgym.trainers.checkpoint import list_checkpoints, load_beside, load_state, save_checkpoint, save_model
+from agentgym.trainers.credit import each, make_credit
+from agentgym.trainers.credit.needs import check_needs
 from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
 from agentgym.trainers.evaluation import (
     EvalPlan,
@@ -40,12 +43,17 @@ from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import teaches
 from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
-from agentgym.trainers.models import load_model, pick_device
+from agentgym.trainers.models import load_model
 from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Pipeline
+from agentgym.trainers.preparation import Preparation, make_preparation
+from agentgym.trainers.ranks.make import make_learner
 from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
+from agentgym.trainers.shaping import shaped
+from agentgym.trainers.skips import SkipGuard
+from agentgym.trainers.stall import StallWatch
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.make import make_sync
@@ -74,7 +82,14 @@ class Session:
         self._shown: list[Demonstration] | None = None
         self._rollouts: Rollouts | None = None
         self._sync: WeightSync | None = None
+        self._learner: Learner | None = None
         self._metrics = MetricsWriter(folder)
+        self._guard = SkipGuard(folder, config.learner.max_skipped)
+        self._watch = StallWatch(
+            config.run.stall_seconds,
+            reporter.note,
+            lambda row: folder.append("stalls.jsonl", {"step": self.step, **row}),
+        )
         self._make_env = env_factory(config)
         self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
 
@@ -88,25 +103,30 @@ class Session:
         self.reporter.stage("build model")
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
+        make_loss(config)  # a mistake here is reported before anything starts, too
         self._check_envs()
         if self._checkpoint is not None:
-            self._restore(self._checkpoint)
+            model = self._restore(self._checkpoint)
         else:
             self.folder.rewind(0)  # of a run that was stopped before its first checkpoint, all is done again
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
-            self.model, self.tokenizer, self._model_path = asyncio.run(origin)
-        config.engine.max_context = context_of(self.model.config, config.engine.max_context)
+            model, self.tokenizer, self._model_path = asyncio.run(origin)
+        config.engine.max_context = context_of(model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
         options = sft_options(config) if warming else rl_options(config)
-        self.learner = Learner(self.model, options, torch.device(pick_device(config.learner.device)))
+        self._learner = make_learner(config, model, options)
         if self._checkpoint is not None:
-            self.learner.load_state_dict(load_learner_state(self._checkpoint))
+            self.learner.load_state(self._checkpoint)
+        self._annotator = make_annotator(config, self.learner, self.tokenizer, self._answers)
+        if self._checkpoint is not None:
+            self._annotator.load_state_dict(load_beside(self._checkpoint, "annotator"))
         self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
-            self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step), self.reporter.note)
-        size = sum(p.numel() for p in self.model.parameters())
-        self.reporter.note(f"{type(self.model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
+            spec = WorkerSpec(config, self._model_path, self.step)
+            self._rollouts = make_rollouts(spec, self.reporter.note, self._watch)
+        size = sum(p.numel() for p in self.learner.model.parameters())
+        self.reporter.note(f"{type(model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
 
     def warm_start(self) -> None:
         """Supervised learning on demonstrations, where the config asks for it."""
@@ -118,7 +138,7 @@ class Session:
         self.tally.warm = True
         if self._rollouts is not None:
             self._rollouts.ready()  # it loads the model from the folder that is now replaced
-        save_model(self.model, self.tokenizer, self.folder.model)
+        save_model(self.learner, self.tokenizer, self.folder.model)
         self.checkpoint()
 
     def evaluate(self, when: str) -> dict[str, Any]:
@@ -138,9 +158,11 @@ class Session:
             played.extend(trajectories)
             self.interrupt.check()
             self.reporter.advance(len(played), success=shown(success(played)))
+            self._watch.about = f"{len(played)} of {plan.episodes * modes} episodes of the evaluation are there"
 
         sampled = play_held_out(self.rollouts, plan, greedy=False, played=seen)
         greedy = play_held_out(self.rollouts, plan, greedy=True, played=seen) if config.greedy else []
+        self._watch.about = ""
         if remark := unscored_remark(played):
             self.reporter.note(remark)
         figures = report(sampled, greedy)
@@ -167,12 +189,14 @@ class Session:
         failures = FailureBudget(config.rollout.failure_budget, config.rollout.failure_window)
         watch = GoldWatch(self._gold, self.tally.warned)
         recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, failures, watch)
+        recorder.turns.credit = config.trainer.credit
         recorder.accounts.begin(loop.rollouts.stats())
         while self.step < steps:
             groups, ledger, metrics = loop.run_step()
             self.step = loop.step
             self.tally.rl_cpu_s = rl_cpu_before + self._cpu(loop.rollouts) - cpu_began
             recorder.step(loop, groups, ledger, metrics)
+            self._guard.check(self.learner.skips, self.step)
             spent = config.trainer.max_cpu_seconds and self.tally.rl_cpu_s >= config.trainer.max_cpu_seconds
             last = self.step == steps or bool(spent) or self.interrupt.requested
             if last or self.step % config.trainer.checkpoint_every == 0:
@@ -190,7 +214,7 @@ class Session:
     def finish(self, after: dict[str, Any]) -> dict[str, Any]:
         """Save the model as a Hugging Face folder and write the summary."""
         self.reporter.stage("save")
-        save_model(self.model, self.tokenizer, self.folder.model)
+        save_model(self.learner, self.tokenizer, self.folder.model)
         summary = self.summary(after)
         self.folder.write_summary(summary)
         self._metrics.close()
@@ -217,7 +241,8 @@ class Session:
             "pipeline": pipeline.state() if pipeline else self._pipeline_state,
         }
         keep = self.config.trainer.keep_checkpoints
-        save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep)
+        beside = {"annotator": self._annotator.state_dict()}
+        save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep, beside)
 
     def close(self) -> None:
         """Nothing is left behind: no process, no shared memory."""
@@ -225,9 +250,16 @@ class Session:
             self._rollouts.close()
         if self._sync is not None:
             self._sync.close()
+        if self._learner is not None:
+            self._learner.close()
         self.interrupt.close()
 
     # ---- parts ----
+
+    @property
+    def learner(self) -> Learner:
+        assert self._learner is not None, "build() comes first"
+        return self._learner
 
     @property
     def rollouts(self) -> Rollouts:
@@ -262,8 +294,9 @@ class Session:
         saved = time.monotonic()
         for metrics in warm_start(self.learner, rows, config, start=tally.sft_steps):
             tally.sft_steps += 1
-            tally.sft_loss = metrics["loss"]
+            tally.sft_loss = metrics.get("loss", math.nan)
             self.reporter.advance(tally.sft_steps, loss=tally.sft_loss)
+            self._guard.check(self.learner.skips, 0)
             if self.interrupt.requested or time.monotonic() - saved > SAVE_SECONDS:
                 self.checkpoint()
                 saved = time.monotonic()
@@ -277,9 +310,8 @@ class Session:
                 self.reporter.note(f"{chosen.env_id or 'env'} holds no tasks out: evaluated on its training tasks")
         return sets
 
-    def _restore(self, path: Any) -> None:
+    def _restore(self, path: Any) -> Any:
         self._model_path = str(path)
-        self.model = load_model(str(path), self.config.model.dtype)
         self.tokenizer = load_tokenizer(str(path))
         state = load_state(path)
         self.step = state["step"]
@@ -288,18 +320,25 @@ class Session:
         self._clock.resumed(self.tally)
         self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
+        return load_model(str(path), self.config.model.dtype)
 
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
+        rft = self.config.trainer.control == "rejection_sampling"
+        self._credit: BatchCredit = each(accepted_only) if rft else shaped(make_credit(self.config), self.config)
         self._sources = []
         self._gold: dict[str, str] = {}
+        self._answers: dict[tuple[str, str], Any] = {}
         for spec in self.config.all_envs:
             env = self._make_env(spec.label)
             with users_code(f"env.id = {spec.id!r}: its tasks cannot be made"):
                 tasks = env.tasks("train")
             if not len(tasks):
                 raise ConfigError(f"env.id = {spec.id!r}: has no training tasks")
+            check_needs(self.config, spec.label, env)
             self._gold[spec.label] = str(getattr(env, "gold", "gold"))
+            if self.config.credit.score == "gold":
+                self._answers |= {(spec.label, task.id): task.answer for task in tasks}
             kinds = [task.kind for task in tasks]
             self._sources.append(TaskSource(spec.label, [task.id for task in tasks], spec.weight, kinds))
 
@@ -307,7 +346,7 @@ class Session:
         config, control = self.config, self.config.trainer.control
         rollout = config.rollout
         rft = control == "rejection_sampling"
-        credit: Credit = accepted_only if rft else make_credit(config)
+        credit, annotator = self._credit, self._annotator
         frontier = Frontier(self._sources, rollout.group_size, config.run.seed, rollout.temperature, rollout.focus)
         pipeline = Pipeline(
             self.rollouts,
@@ -316,7 +355,8 @@ class Session:
             max_staleness=rollout.max_staleness,
             steps=config.trainer.steps,
             replace=rollout.dynamic_sampling,
-            teaches=lambda group: teaches(credit(group)),
+            teaches=lambda group: teaches(credit(annotator([group]))[0]),
+            watch=self._watch,
         )
         if self._pipeline_state is not None:
             pipeline.restore(self._pipeline_state, self.step)
@@ -326,7 +366,9 @@ class Session:
             rollouts=self.rollouts,
             learner=self.learner,
             credit=credit,
+            annotator=annotator,
             loss=supervised_loss if rft else make_loss(config),
+            preparation=Preparation() if rft else make_preparation(config),
             sync=self._weight_sync(),
             max_staleness=config.rollout.max_staleness,
             seed=config.run.seed,
@@ -339,17 +381,17 @@ class Session:
         return loop
 
     def _probe(self) -> GapProbe | None:
-        size = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        size = sum(p.numel() * p.element_size() for p in self.learner.model.parameters())
         keep = self.config.rollout.max_staleness + 1
         return GapProbe(self.learner, keep=keep) if size * (keep + 1) <= PROBE_BYTES else None
 
     def _weight_sync(self) -> WeightSync:
         if self._sync is None:
-            self._sync = make_sync(self.config, self.model, self._model_path, self.folder.path / "weights")
+            self._sync = make_sync(self.config, self.learner, self._model_path, self.folder.path / "weights")
         return self._sync
 
     def _publish(self) -> None:
-        self.rollouts.update(self._weight_sync().publish(self.step, dict(self.model.named_parameters())))
+        self.rollouts.update(self._weight_sync().publish(self.step, self.learner.weights()))
 
     def _cpu(self, rollouts: Rollouts) -> float:
         return time.process_time() + rollouts.stats()["cpu_s"]

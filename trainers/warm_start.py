@@ -12,7 +12,7 @@ from agentgym.config import Config
 from agentgym.trainers.batch import Row
 from agentgym.trainers.demonstrations import Demonstration, expert_demonstrations, read_demonstrations
 from agentgym.trainers.learner import Learner, LearnerOptions
-from agentgym.trainers.losses import supervised_loss
+from agentgym.trainers.losses import choose, supervised_loss
 from agentgym.trainers.optim import schedule
 
 
@@ -39,7 +39,7 @@ def sft_options(config: Config) -> LearnerOptions:
 
 def rl_options(config: Config) -> LearnerOptions:
     """The learner's options for RL."""
-    learner = config.learner
+    learner, chosen = config.learner, choose(config)
     return LearnerOptions(
         lr=learner.lr,
         optimizer=learner.optimizer,
@@ -48,7 +48,13 @@ def rl_options(config: Config) -> LearnerOptions:
         minibatches=learner.minibatches,
         tokens_per_microbatch=learner.tokens_per_microbatch,
         temperature=config.rollout.temperature,
-        kl=learner.kl,
+        kl=learner.kl if config.loss.kl_in == "loss" else 0.0,
+        kl_estimator=chosen.kl_estimator,
+        kl_correct=config.loss.kl_correct,
+        entropy=config.loss.entropy,
+        aggregate=chosen.aggregate,
+        length=chosen.length,
+        anchor=chosen.anchor,
         agreement=learner.agreement,
     )
 

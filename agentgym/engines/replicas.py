@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from agentgym.engines.load import Load, load_of
 from agentgym.errors import EngineFault, EngineGone
 from agentgym.protocols import Engine
 from agentgym.types import Completion, SamplingParams, WeightUpdate
@@ -89,6 +90,15 @@ class ReplicatedEngine:
                 total[key] = total.get(key, 0.0) + value
         serving = sum(replica.serves and not replica.updating for replica in self.replicas)
         return {**total, "serving": serving, "deaths": sum(replica.deaths for replica in self.replicas)}
+
+    async def load(self) -> Load:
+        """That of the replicas that serve: their queues added up, the fullest cache."""
+        loads = await asyncio.gather(*(load_of(replica.engine) for replica in self.replicas if replica.serves))
+        return Load(
+            sum(load.queued for load in loads),
+            max((load.cache for load in loads), default=0.0),
+            sum(load.lost for load in loads),
+        )
 
     async def generate(self, ids: Sequence[int], params: SamplingParams, *, session: str | None = None) -> Completion:
         deadline = time.monotonic() + self._patience

@@ -39,11 +39,19 @@ def positions(config: Any) -> int | None:
 
 def token_bytes(model: Any) -> int:
     """Bytes of keys and values that one token takes in the cache of all layers."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None) or 1
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(2 * config.num_hidden_layers * kv_heads * head_size * model.dtype.itemsize)
+    return cache_numbers(model.config) * int(model.dtype.itemsize)
+
+
+def cache_numbers(config: Any, ways: int = 1) -> int:
+    """Numbers that one token takes in the cache of all layers, on one of `ways` cards that share the heads.
+
+    A key-value head is not divided: where there are more cards than heads, several hold the same one.
+    """
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None) or 1
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return int(2 * text.num_hidden_layers * -(-kv_heads // ways) * head_size)
 
 
 def slots_of(model: Any, asked: int, columns: int, device: torch.device) -> int:
@@ -54,6 +62,11 @@ def slots_of(model: Any, asked: int, columns: int, device: torch.device) -> int:
             f"engine.max_context = {columns}: the cache of one such sequence takes {each / 2**20:,.0f} MiB, but only "
             f"{free / 2**20:,.0f} MiB of memory are free; lower it"
         )
+    return slots_within(free, each, asked)
+
+
+def slots_within(free: int, each: int, asked: int) -> int:
+    """As many of the `asked` slots of `each` bytes as may be taken of `free` bytes, one at least."""
     return max(1, min(asked, int(SHARE * free) // each))
 
 

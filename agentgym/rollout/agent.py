@@ -52,6 +52,7 @@ class Conversation:
         self.session = session
         self.prompt = start.messages
         self.tools = start.tools
+        self.start_score = start.score
         self.messages: list[Message] = list(start.messages)
         self.turns: list[Turn] = []
         self.rewrites = 0
@@ -74,15 +75,16 @@ class Conversation:
         self.turns.append(Turn(len(self.turns), parent, context, completion, message))
         return message, completion
 
-    def observe(self, messages: Sequence[Message], reward: float) -> None:
-        """What the env answered to the last message, and what it paid for it."""
+    def observe(self, messages: Sequence[Message], reward: float, score: float | None = None) -> None:
+        """What the env answered to the last message, what it paid for it, and the score of the state now."""
         self._added = tuple(messages)
-        self.turns[-1] = replace(self.turns[-1], observations=self._added, reward=reward)
+        self.turns[-1] = replace(self.turns[-1], observations=self._added, reward=reward, score=score)
 
-    def pay(self, reward: float) -> None:
-        """A reward that came after the last answer (a limit ended the episode)."""
-        if self.turns and reward:
-            self.turns[-1] = replace(self.turns[-1], reward=self.turns[-1].reward + reward)
+    def pay(self, reward: float, score: float | None = None) -> None:
+        """A reward that came after the last answer (a limit ended the episode), and the state's last score."""
+        if self.turns and (reward or score is not None):
+            last = self.turns[-1]
+            self.turns[-1] = replace(last, reward=last.reward + reward, score=last.score if score is None else score)
 
     def _render(self) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], int | None]:
         began = thread_time()

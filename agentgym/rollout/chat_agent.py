@@ -41,6 +41,7 @@ class ChatConversation:
         self.session = session
         self.prompt = start.messages
         self.tools = start.tools
+        self.start_score = start.score
         self.messages: list[Message] = list(start.messages)
         self.turns: list[Turn] = []
         self.awaiting = ""
@@ -60,12 +61,13 @@ class ChatConversation:
         self.turns.append(Turn(len(self.turns), parent, NOTHING, completion, message))
         return message, completion
 
-    def observe(self, messages: Sequence[Message], reward: float) -> None:
-        """What the env answered to the last message, and what it paid for it."""
+    def observe(self, messages: Sequence[Message], reward: float, score: float | None = None) -> None:
+        """What the env answered to the last message, what it paid for it, and the score of the state now."""
         self.messages += messages
-        self.turns[-1] = replace(self.turns[-1], observations=tuple(messages), reward=reward)
+        self.turns[-1] = replace(self.turns[-1], observations=tuple(messages), reward=reward, score=score)
 
-    def pay(self, reward: float) -> None:
-        """A reward that came after the last answer (a limit ended the episode)."""
-        if self.turns and reward:
-            self.turns[-1] = replace(self.turns[-1], reward=self.turns[-1].reward + reward)
+    def pay(self, reward: float, score: float | None = None) -> None:
+        """A reward that came after the last answer (a limit ended the episode), and the state's last score."""
+        if self.turns and (reward or score is not None):
+            last = self.turns[-1]
+            self.turns[-1] = replace(last, reward=last.reward + reward, score=last.score if score is None else score)

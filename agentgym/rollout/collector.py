@@ -10,14 +10,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from agentgym.errors import EnvFault, UserError, boundary
+from agentgym.activity import Activity
+from agentgym.errors import EnvFault, ToolFault, UserError, boundary
+from agentgym.overrun import Guard, guard_here
 from agentgym.protocols import Env
-from agentgym.rollout.episode import AnyAgent, Limits, Play, run_episode, unplayed
+from agentgym.rollout.episode import VERDICT_SECONDS, AnyAgent, Limits, Play, run_episode, unplayed
 from agentgym.rollout.group_score import score_group
+from agentgym.rollout.room import Room
 from agentgym.types import Group, GroupRequest, Trajectory
 
 EnvFactory = Callable[[str], Env]
 """Builds the env of an id."""
+DEAF_SECONDS = 5.0
+"""Whoever has not ended so long after it was cancelled is left to itself."""
 
 
 class Collector:
@@ -39,7 +44,12 @@ class Collector:
         self._make_env = make_env
         self._limits = limits
         self._retries = retries
-        self._slots = asyncio.Semaphore(concurrency)
+        self.room = Room(concurrency)
+        self.activities: set[Activity] = set()
+        """Of the episodes under way."""
+        self._guard: Guard | None = None
+        self._left: set[asyncio.Task[Any]] = set()
+        """Episodes that did not end when they were told to."""
         self._idle: dict[str, list[Env]] = {}
         self._played: dict[str, Env] = {}
         """Any one that played, by id: comparing a group's episodes uses nothing of an instance's own."""
@@ -56,7 +66,7 @@ class Collector:
 
     async def _play(self, request: GroupRequest, episode: int) -> tuple[Trajectory, ...]:
         faults: Counter[str] = Counter()
-        async with self._slots:
+        async with self.room:
             for attempt in range(self._retries + 1):
                 played = await self._attempt(request, episode, attempt)
                 kinds = [kind for t in played if (kind := fault_kind(t))]
@@ -83,14 +93,51 @@ class Collector:
                 env = idle.pop() if idle and not attempt else self._make_env(request.env_id)
         except (EnvFault, UserError) as e:  # it could be made when the run began: a failure like any other
             return (unplayed(play, f"{EnvFault.kind}: {e}"),)
-        trajectories = await run_episode(env, self._agent, play, self._limits)
+        trajectories = await self._within_time(env, play)
+        if trajectories is None:  # what still runs in it may do anything to it
+            return (unplayed(play, f"{ToolFault.kind}: the env or a tool did not end when its time was over"),)
         self._played[request.env_id] = env
         if any(trajectory.error for trajectory in trajectories):
-            with suppress(Exception):  # a fault may have left it in any state; what went wrong is recorded
-                await env.aclose()
+            await _abandon(env)
         else:
             idle.append(env)
         return trajectories
+
+    async def _within_time(self, env: Env, play: Play) -> tuple[Trajectory, ...] | None:
+        """Play an episode; None where it goes on after its time is over, whatever it is told."""
+        limits = self._limits
+        if self._guard is None:
+            self._guard = guard_here()
+        activity = Activity(play.id, limits.seconds, tool_seconds=limits.tool_seconds, guard=self._guard)
+        self.activities.add(activity)
+        task = asyncio.get_running_loop().create_task(run_episode(env, self._agent, play, limits, activity))
+        try:
+            await asyncio.wait((task,), timeout=limits.seconds + VERDICT_SECONDS + DEAF_SECONDS)
+            if task.done():
+                return task.result()
+            self._leave_behind(task)
+            return None
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait((task,), timeout=DEAF_SECONDS)
+            if not task.done():
+                self._leave_behind(task)
+            raise
+        finally:
+            self.activities.discard(activity)
+
+    def held_up(self) -> tuple[str, str, float] | None:
+        """What of which episode has held up the event loop for a second or more, and for how many."""
+        stretch = self._guard.held_up() if self._guard is not None else None
+        if stretch is None or stretch[1] < 1.0:
+            return None
+        activity, seconds = stretch
+        return activity.waiting_on()[0], activity.episode, seconds
+
+    def _leave_behind(self, task: asyncio.Task[Any]) -> None:
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+        task.cancel()
 
     async def aclose(self) -> None:
         for envs in self._idle.values():
@@ -98,6 +145,16 @@ class Collector:
                 await env.aclose()
         self._idle.clear()
         self._played.clear()
+        if self._guard is not None:
+            self._guard.leave()
+            self._guard = None
+
+
+async def _abandon(env: Env) -> None:
+    """Let go of an env that a fault may have left in any state; what went wrong is recorded."""
+    with suppress(Exception):
+        async with asyncio.timeout(DEAF_SECONDS):
+            await env.aclose()
 
 
 def fault_kind(trajectory: Trajectory) -> str:

@@ -5,10 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, TypeAlias
 
-from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ProgramFault, boundary
+from agentgym import activity as doing
+from agentgym.activity import Activity
+from agentgym.errors import (
+    EngineFault,
+    EnvFault,
+    EpisodeFault,
+    ProgramFault,
+    TimeoutFault,
+    ToolFault,
+    VerifierFault,
+    boundary,
+)
+from agentgym.overrun import HOLD, Overrun
 from agentgym.protocols import Env, Step
 from agentgym.rollout.agent import Agent, Conversation
 from agentgym.rollout.chat_agent import ChatAgent, ChatConversation
@@ -21,16 +33,25 @@ AnyAgent: TypeAlias = Agent | ChatAgent | ProgramAgent
 Dialogue: TypeAlias = Conversation | ChatConversation
 """Agent and env speak in turns."""
 Talk: TypeAlias = Dialogue | ProgramConversation
+VERDICT_SECONDS = 30.0
+"""After an episode's time is over, an env has so long for its verdict on what is there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of an episode; reaching one truncates it, and what is there is scored. 0 means none."""
+    """Bounds of an episode; reaching one truncates it, and what is there is scored. 0 means none.
+
+    Those of time are nested: a call of a tool ends with its turn at the latest, a turn with its episode. Where one
+    thing that the model cannot help (an engine, a tool) has taken most of the time that ran out, that is at fault, and
+    the episode unscored.
+    """
 
     turns: int = 0
     message_tokens: int = 256
     episode_tokens: int = 0
     seconds: float = 300.0
+    turn_seconds: float = 0.0
+    tool_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,50 +66,71 @@ class Play:
     episode: int = 0
 
 
-async def run_episode(env: Env, agent: AnyAgent, play: Play, limits: Limits) -> tuple[Trajectory, ...]:
-    """Play one episode. A fault of env, tool, verifier or engine yields an unscored trajectory that says why."""
+async def run_episode(
+    env: Env, agent: AnyAgent, play: Play, limits: Limits, activity: Activity | None = None
+) -> tuple[Trajectory, ...]:
+    """Play one episode. A fault of env, tool, verifier or engine yields an unscored trajectory that says why.
+
+    activity: where it is told what the episode is doing, for others to see.
+    """
     began = perf_counter()
+    activity = activity or Activity(play.id, limits.seconds, tool_seconds=limits.tool_seconds)
+    before = doing.make_current(activity)
     talk: Talk | None = None
     task, error, end = Task("", ""), None, Step(stop_reason=StopReason.fault)
     try:
-        async with asyncio.timeout(limits.seconds) as deadline:
+        async with asyncio.timeout_at(activity.ends) as deadline:
             with boundary(EnvFault, "reset"):
-                start = await metered(env.areset(seed=play.seed, options=play.options), agent.seconds.spend_env)
+                reset = env.areset(seed=play.seed, options=play.options)
+                start = await metered(reset, agent.seconds.spend_env, activity)
             task, talk = start.task, agent.converse(start, play.id)
             if isinstance(talk, ProgramConversation):
                 end = await talk.run(env, play, limits)
             else:
-                end = await _converse(env, talk, play, limits)
+                end = await _converse(env, talk, play, limits, deadline)
     except TimeoutError:
         if deadline.expired():
-            end, error = await _time_out(env, talk)
+            end, error = await _time_out(env, talk, activity, limits)
         else:
             error = "timeout: the env or engine gave up waiting"
+    except Overrun:
+        end, error = await _time_out(env, talk, activity, limits)
     except EpisodeFault as fault:
         error = f"{fault.kind}: {fault}"
     finally:
+        activity.enter(doing.OVER)
+        doing.restore(before)
         if talk is not None:
             await agent.engine.release(talk.session)
     return (_trajectory(play, task, talk, end, error, perf_counter() - began),)
 
 
-async def _converse(env: Env, talk: Dialogue, play: Play, limits: Limits) -> Step:
+async def _converse(env: Env, talk: Dialogue, play: Play, limits: Limits, deadline: asyncio.Timeout) -> Step:
     """The loop itself: the agent speaks, the env answers, until one of them or a limit ends it."""
     sampled = 0
+    activity = doing.current()
+    assert activity is not None
     while True:
+        if deadline.expired():
+            raise TimeoutError  # a tool that was told to end did not, and has now
+        if limits.turn_seconds:
+            activity.turn(limits.turn_seconds)
+            deadline.reschedule(activity.until)
         params = _params(play, talk, limits, sampled)
+        activity.enter(doing.ENGINE)
         with boundary(EngineFault):
             message, completion = await talk.act(params)
+        activity.enter(doing.ENV)
         sampled += completion.tokens
         if reason := _cut(completion, params):
-            return await _finish(env, talk, reason)
+            return await _finish(env, talk, reason, activity)
         with boundary(EnvFault, "step"):
-            step = await metered(env.astep(message), talk.agent.seconds.spend_env)
-        talk.observe(step.messages, step.reward)
+            step = await metered(env.astep(message), talk.agent.seconds.spend_env, activity)
+        talk.observe(step.messages, step.reward, step.score)
         if step.done:
             return step
         if reason := _spent(talk, limits, sampled):
-            return await _finish(env, talk, reason)
+            return await _finish(env, talk, reason, activity)
 
 
 def _params(play: Play, talk: Dialogue, limits: Limits, sampled: int) -> SamplingParams:
@@ -115,25 +157,57 @@ def _spent(talk: Dialogue, limits: Limits, sampled: int) -> StopReason | None:
     return None
 
 
-async def _finish(env: Env, talk: Talk, reason: StopReason) -> Step:
+async def _finish(env: Env, talk: Talk, reason: StopReason, activity: Activity) -> Step:
     if isinstance(talk, ProgramConversation):
         return await talk.stop(reason)
     with boundary(EnvFault, "finish"):
-        end = await env.finish(reason)
-    talk.pay(end.reward)
+        end = await metered(env.finish(reason), talk.agent.seconds.spend_env, activity)
+    talk.pay(end.reward, end.score)
     return end
 
 
-async def _time_out(env: Env, talk: Talk | None) -> tuple[Step, str | None]:
+async def _time_out(env: Env, talk: Talk | None, activity: Activity, limits: Limits) -> tuple[Step, str | None]:
+    """How an episode ends whose time is over: by the env's verdict on what is there, or by who let it wait."""
+    nothing = Step(stop_reason=StopReason.fault)
     if talk is None:
-        return Step(stop_reason=StopReason.fault), "timeout: the env did not reset in time"
+        return nothing, f"{TimeoutFault.kind}: the env did not reset in time"
     if talk.awaiting:  # somebody else's machine did not answer: that is no failure of the model
         blamed = ProgramFault if isinstance(talk, ProgramConversation) else EngineFault
-        return Step(stop_reason=StopReason.fault), f"{blamed.kind}: {talk.awaiting}"
+        return nothing, f"{blamed.kind}: {talk.awaiting}"
+    if held := held_up_by(activity, limits):
+        return nothing, held
+    grace = min(VERDICT_SECONDS, limits.seconds)
+    activity.extend(grace)
     try:
-        return await _finish(env, talk, StopReason.timeout), None
+        async with asyncio.timeout(grace):
+            return await _finish(env, talk, StopReason.timeout, activity), None
+    except (TimeoutError, Overrun):
+        return nothing, f"{VerifierFault.kind}: no verdict within {grace:g} s after the episode's time was over"
     except EpisodeFault as fault:
-        return Step(stop_reason=StopReason.fault), f"{fault.kind}: {fault}"
+        return nothing, f"{fault.kind}: {fault}"
+
+
+def held_up_by(activity: Activity, limits: Limits) -> str:
+    """Who took most of the time that ran out, as an episode's error; empty where it was no single one."""
+    what, since = activity.waiting_on()
+    now = monotonic()
+    tool = what.startswith(f"{doing.TOOL} ")
+    if tool and activity.inline:
+        allowed = min(HOLD, limits.tool_seconds or HOLD, limits.turn_seconds or HOLD, limits.seconds)
+    else:
+        allowed = min((limits.tool_seconds if tool else 0) or limits.seconds, limits.turn_seconds or limits.seconds)
+    if now - since < allowed / 2:
+        return ""
+    told = f"{now - since:.3g} s"
+    if tool:
+        return f"{ToolFault.kind}: {what.partition(' ')[2]} gave no answer for {told}, and then its time was over"
+    if what == doing.ENGINE:
+        return f"{EngineFault.kind}: it gave no answer for {told}, and then the time of the turn or episode was over"
+    if what == doing.REWARD:
+        return f"{VerifierFault.kind}: the reward gave no verdict for {told}, and then the episode's time was over"
+    if what == doing.PROGRAM:  # it is the agent: taking too long is its own doing
+        return ""
+    return f"{EnvFault.kind}: its step did not end within {told}, and then the time of the turn or episode was over"
 
 
 def unplayed(play: Play, error: str) -> Trajectory:
@@ -162,4 +236,5 @@ def _trajectory(play: Play, task: Task, talk: Talk | None, end: Step, error: str
         metrics={**end.metrics, "turns": len(turns), "rewrites": talk.rewrites if talk else 0, **own},
         seconds={"wall": wall},
         error=error if error or scored else "the env ended the episode without scoring it",
+        start_score=talk.start_score if talk else None,
     )

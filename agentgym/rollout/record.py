@@ -8,7 +8,9 @@ A row holds enough to recompute every figure of a run:
                     messages that follow it) the env answered, and its tokens: `context_ids` were added and are never
                     trained (mask 0), `ids` were sampled (mask 1), with `logprobs` and policy `versions` one a token;
                     where an endpoint sampled there are none, but their number, `tokens`, if it said so;
-                    `cause` and `prompt` (messages) where a program branched its conversation
+                    `cause` and `prompt` (messages) where a program branched its conversation; `score` (of the state
+                    after it) and `values` (a critic's, one a token) where credit asked for them
+    start_score     score of the state that it began in, where credit asked for scores
     reward components outcome stop_reason error    how it ended
     tags metrics seconds                           what else is known of it
 
@@ -35,6 +37,7 @@ FINISH_REASONS = ("stop", "length", "abort")
 def to_row(trajectory: Trajectory, **extra: Any) -> dict[str, Any]:
     """A trajectory as a dict of JSON values; `extra` keys are added to it."""
     t = trajectory
+    began = {} if t.start_score is None else {"start_score": t.start_score}
     return {
         "id": t.id,
         "task_id": t.task_id,
@@ -54,6 +57,7 @@ def to_row(trajectory: Trajectory, **extra: Any) -> dict[str, Any]:
         "prompt_messages": len(t.prompt),
         "messages": [message.to_openai() for message in t.messages],
         "turns": [_turn_out(turn) for turn in t.turns],
+        **began,
         **extra,
     }
 
@@ -85,6 +89,7 @@ def from_row(row: Mapping[str, Any]) -> Trajectory:
         metrics=dict(row.get("metrics") or {}),
         seconds=dict(row.get("seconds") or {}),
         error=row.get("error"),
+        start_score=_score(row, "start_score"),
     )
 
 
@@ -138,6 +143,10 @@ def _turn_out(turn: Turn) -> dict[str, Any]:
         more["cause"] = turn.cause
     if turn.prompt:
         more["prompt"] = [message.to_openai() for message in turn.prompt]
+    if turn.score is not None:
+        more["score"] = turn.score
+    if turn.values is not None:
+        more["values"] = turn.values.tolist()
     return {
         "id": turn.id,
         "parent": turn.parent,
@@ -164,6 +173,9 @@ def _turn_in(index: int, row: Any, messages: Sequence[Message], position: int) -
     logprobs, versions = _array(row, "logprobs", np.float32, where), _array(row, "versions", np.int32, where)
     if not len(ids) == len(logprobs) == len(versions):
         raise ValueError(f"{where}ids, logprobs and versions differ in length")
+    values = _array(row, "values", np.float32, where) if row.get("values") is not None else None
+    if values is not None and len(values) != len(ids):
+        raise ValueError(f"{where}values: {len(values)} for {len(ids)} ids")
     finish_reason = row.get("finish_reason", "stop")
     if finish_reason not in FINISH_REASONS:
         raise ValueError(f"{where}finish_reason: expected one of {', '.join(FINISH_REASONS)}, got {finish_reason!r}")
@@ -178,8 +190,19 @@ def _turn_in(index: int, row: Any, messages: Sequence[Message], position: int) -
         agent_id=row.get("agent_id") or "agent",
         prompt=tuple(_message_in(i, message) for i, message in enumerate(row.get("prompt") or ())),
         cause=row.get("cause") or "",
+        score=_score(row, "score", where),
+        values=values,
     )
     return turn, end
+
+
+def _score(row: Mapping[str, Any], key: str, where: str = "") -> float | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where}{key}: expected a number, got {value!r}")
+    return float(value)
 
 
 def _message_in(index: int, row: Any) -> Message:

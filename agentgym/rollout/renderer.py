@@ -131,6 +131,10 @@ class ChatRenderer:
         kept = ids[:-1] if len(ids) and ids[-1] in self._enders else ids
         return self._encode.decode(kept)
 
+    def written(self, text: str) -> Ids:
+        """The tokens of a text inside an assistant message."""
+        return self._encode(text)
+
     def branches(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> list[tuple[Ids, Floats]]:

@@ -15,16 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentgym.activity import Activity
 from agentgym.config import Config, EnvConfig
 from agentgym.engines.endpoint import ChatEndpoint, is_endpoint
+from agentgym.engines.load import load_of
 from agentgym.errors import ConfigError, EngineFault, RunError
 from agentgym.protocols import Engine
+from agentgym.rollout.adaptive import LOOK_SECONDS, Adaptive
 from agentgym.rollout.agent import Agent
 from agentgym.rollout.chat_agent import ChatAgent
 from agentgym.rollout.collector import Collector
 from agentgym.rollout.episode import AnyAgent, Limits
 from agentgym.rollout.program.agent import ProgramAgent
 from agentgym.rollout.program.function import load_program
+from agentgym.rollout.situation import Situation, phases_of
 from agentgym.types import Group, GroupRequest, WeightUpdate
 
 
@@ -59,16 +63,22 @@ class Worker:
         engine, agent = build_agent(spec, given)
         self.engine: Engine | ChatEndpoint = engine
         self.agent: AnyAgent = agent
-        # an episode without a slot of its own would lose its cache every turn
-        room = min(spec.config.rollout.concurrency, getattr(self.engine, "slots", spec.config.rollout.concurrency))
+        rollout = spec.config.rollout
+        slots = int(getattr(self.engine, "slots", 0))
+        # an episode without a slot of its own loses its cache to others, where it takes long between two turns
+        room = min(rollout.concurrency, slots) if slots else rollout.concurrency
         self._collector = Collector(
             self.agent,
             env_factory(spec.config),
             limits_of(spec.config),
             concurrency=room,
             # an endpoint repeats requests itself, and what it then refuses it refuses again
-            retries=0 if is_endpoint(spec.model_path) else spec.config.rollout.retries,
+            retries=0 if is_endpoint(spec.model_path) else rollout.retries,
         )
+        self._adaptive: Adaptive | None = None
+        if rollout.adaptive and not is_endpoint(spec.model_path):
+            self._adaptive = Adaptive(self._collector.room, rollout.concurrency, slots=slots)
+        self._looking: asyncio.Task[None] | None = None
 
     def submit(self, request: GroupRequest) -> None:
         task = asyncio.get_running_loop().create_task(self._play(request))
@@ -77,6 +87,8 @@ class Worker:
 
     async def play(self, request: GroupRequest) -> Group:
         """One group, at once with whatever else is played."""
+        if self._adaptive is not None and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.get_running_loop().create_task(self._look(self._adaptive), name="adaptive")
         return await self._collector.play_group(request)
 
     async def _play(self, request: GroupRequest) -> None:
@@ -87,12 +99,35 @@ class Worker:
         except BaseException:  # a defect of ours, not of an episode: the driver must hear of it and stop
             self._emit(WorkerFailed(traceback.format_exc()))
 
+    async def _look(self, adaptive: Adaptive) -> None:
+        """While anything is played, now and then at the engine."""
+        room = self._collector.room
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if not room.taken and not room.waiting:
+                return
+            adaptive.look(await load_of(self.engine))
+
     async def update_weights(self, update: WeightUpdate) -> None:
         """Raises `RunError` where the engine does not run what it was sent: a run on other weights is no run."""
         try:
             await self.engine.update_weights(update)
         except EngineFault as e:
             raise RunError(f"version {update.version} of the weights did not arrive: {e}") from None
+
+    def situation(self) -> Situation:
+        """What the episodes are at. From any thread: it may be that the event loop does not turn."""
+        collector, engine = self._collector, getattr(self.engine, "stats", {})
+        counts = {name: float(engine[name]) for name in ("running", "waiting") if name in engine}
+        if slots := getattr(self.engine, "slots", None):
+            counts["slots"] = float(slots)
+        return Situation(
+            phases_of(_copy(collector.activities)),
+            collector.room.waiting,
+            collector.room.limit,
+            counts,
+            collector.held_up(),
+        )
 
     def stats(self) -> dict[str, float]:
         """Cumulative: CPU-seconds and peak memory of this process, its parts in seconds, and the engine's counters."""
@@ -104,13 +139,17 @@ class Worker:
             "render_s": parts.render,
             "parse_s": parts.parse,
             "env_s": parts.env,
+            "episodes": float(self._collector.room.taken),
+            "concurrency": float(self._collector.room.limit),
+            "backed_off": float(self._adaptive.backed_off if self._adaptive else 0),
             **{f"engine/{key}": float(value) for key, value in engine.items()},
         }
 
     async def aclose(self) -> None:
-        for task in list(self._tasks):
+        under_way = [*self._tasks, *([self._looking] if self._looking is not None else [])]
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._collector.aclose()
         if isinstance(self.agent, ProgramAgent):
             await self.agent.aclose()
@@ -129,12 +168,16 @@ def build_agent(
         return _chat_agent(spec)
     from agentgym.engines.make import make_engine
     from agentgym.rollout.make import make_parser, make_renderer
+    from agentgym.rollout.thinking import ThinkingEngine
 
     engine = given or make_engine(spec.config, spec.model_path, version=spec.version)
     renderer = make_renderer(spec.model_path, spec.config)
+    parser = make_parser(renderer)
+    budget = spec.config.rollout.max_reasoning_tokens
+    asked = ThinkingEngine(engine, renderer, parser, budget) if budget else engine
     if program is not None:
-        return engine, ProgramAgent(engine, renderer, make_parser(renderer), program)
-    return engine, Agent(engine, renderer, make_parser(renderer))
+        return engine, ProgramAgent(asked, renderer, parser, program)
+    return engine, Agent(asked, renderer, parser)
 
 
 def _chat_agent(spec: WorkerSpec) -> tuple[ChatEndpoint, ChatAgent]:
@@ -152,9 +195,24 @@ def _chat_agent(spec: WorkerSpec) -> tuple[ChatEndpoint, ChatAgent]:
     return endpoint, ChatAgent(endpoint, ChatText(parser, config.endpoint.tools == "native"))
 
 
+def _copy(activities: set[Activity]) -> list[Activity]:
+    while True:
+        try:
+            return list(activities)
+        except RuntimeError:  # it has changed under our hands
+            continue
+
+
 def limits_of(config: Config) -> Limits:
     rollout = config.rollout
-    return Limits(rollout.max_turns, rollout.max_tokens, rollout.max_episode_tokens, rollout.max_seconds)
+    return Limits(
+        rollout.max_turns,
+        rollout.max_tokens,
+        rollout.max_episode_tokens,
+        rollout.max_seconds,
+        rollout.turn_seconds,
+        rollout.tool_seconds,
+    )
 
 
 def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[str], Any]:
@@ -167,7 +225,7 @@ def env_factory(config: Config, *, demonstrations: bool = False) -> Callable[[st
         env = known[env_id]
         args = {**env.args, **env.demo_args} if demonstrations else dict(env.args)
         made = make_env(env.id, data=env.data, reward=env.reward, tools=env.tools, args=args)
-        return _with_sandbox(_with_rewards(made, env), config)
+        return _with_score(_with_sandbox(_with_rewards(made, env), config), config)
 
     return make
 
@@ -178,6 +236,16 @@ def _with_rewards(env: Any, told: EnvConfig) -> Any:
         if not hasattr(env, "use_rewards"):
             raise ConfigError(f"env.rewards: {type(env).__name__} takes no graders by name (a ToolEnv has use_rewards)")
         env.use_rewards(**told.rewards)
+    return env
+
+
+def _with_score(env: Any, config: Config) -> Any:
+    """The env, reporting the score of its states where the configuration's credit needs it from there."""
+    if config.trainer.credit == "progress" and config.credit.score != "gold":
+        if hasattr(env, "use_score"):
+            env.use_score(config.credit.score)
+        elif config.credit.score != "env":  # it may report scores of its own accord, in its steps
+            raise ConfigError(f"credit.score: {type(env).__name__} cannot be scored by name (a ToolEnv has use_score)")
     return env
 
 

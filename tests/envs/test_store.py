@@ -10,6 +10,7 @@ import pytest
 from agentgym.envs.script import call, say
 from agentgym.envs.store import HOLDOUT, ITEMS, KINDS, StoreEnv, generate
 from agentgym.envs.tasks import held_out
+from agentgym.errors import ConfigError
 from agentgym.tools.driving import drive
 
 
@@ -126,3 +127,19 @@ def test_demo_numbers_are_arguments(play: Callable[..., Any]) -> None:
         assert len(needed) == len(set(needed))  # a call is made again at once or never
         repeated += len(made) - len(needed)
     assert repeated > 20
+
+
+def test_some_kinds_only(play: Callable[..., Any]) -> None:
+    env = StoreEnv(kinds=["two_lookups"])
+    assert {task.kind for task in (*env.tasks("train"), *env.tasks("test"))} == {"two_lookups"}
+    assert {task.kind for task in env.demo_tasks(20)} == {"two_lookups"}
+    assert play(env, "gold", seed=1)[1].reward == 1.0
+    two = StoreEnv(kinds=["two_lookups", "calc"], demo_two_lookups=0.25)
+    share = Counter(task.kind for task in two.demo_tasks(1000))
+    assert set(share) == {"calc", "two_lookups"}
+    assert share["two_lookups"] / 1000 == pytest.approx(0.25, abs=0.05)
+    assert {task.kind for task in StoreEnv(kinds=["calc", "lookup"]).demo_tasks(50)} == {"calc", "lookup"}
+    every = StoreEnv(kinds=list(reversed(KINDS)))
+    assert [t.id for t in every.demo_tasks(50, 3)] == [t.id for t in StoreEnv().demo_tasks(50, 3)]
+    with pytest.raises(ConfigError, match="kinds = 'calc': give a list of some of calc, lookup, two_lookups"):
+        StoreEnv(kinds="calc")

@@ -106,8 +106,34 @@ def test_a_limit_truncates_and_what_is_there_is_scored(limits: Limits, replies: 
     assert done.error is None
 
 
+class Counted(Parts):
+    """Half way there when the nuts are counted, and there with the answer."""
+
+    def progress(self, episode: ag.Episode) -> float:
+        return 1.0 if episode.answer == "7" else len(episode.calls) / 2
+
+
+def test_scores_of_states_are_noted_where_the_env_reports_them() -> None:
+    env = Counted()
+    done = play(env, says(CALL, "7"))
+    assert (done.start_score, [turn.score for turn in done.turns]) == (None, [None, None])
+    env.use_score("env")
+    done = play(env, says(CALL, "7"))
+    assert (done.start_score, [turn.score for turn in done.turns]) == (0.0, [0.5, 1.0])
+    assert done.reward == 1.0, "a score is no reward"
+    cut = play(env, says(CALL, "7"), Limits(turns=1))
+    assert [turn.score for turn in cut.turns] == [0.5]
+    cut = play(env, says(CALL, CALL), Limits(episode_tokens=len(CALL) + 9))
+    assert [turn.score for turn in cut.turns] == [0.5, 0.5], "of a message that was cut off: as the state was left"
+
+
+def dawdling() -> ScriptedEngine:
+    """Ten calls, each in good time."""
+    return ScriptedEngine([[*map(ord, CALL), END]] * 10, delay=0.02)
+
+
 def test_time_runs_out() -> None:
-    done = play(Parts(), ScriptedEngine([[END]], delay=5.0), Limits(seconds=0.05))
+    done = play(Parts(), dawdling(), Limits(seconds=0.1))
     assert (done.stop_reason, done.outcome) == (StopReason.timeout, Outcome.incorrect)
 
 
@@ -161,11 +187,11 @@ def test_a_failing_env_leaves_an_unscored_episode_that_says_why(where: str) -> N
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(turns=1), Limits(message_tokens=4), Limits(seconds=0.05)], ids=["turns", "tokens", "seconds"]
+    "limits", [Limits(turns=1), Limits(message_tokens=4), Limits(seconds=0.1)], ids=["turns", "tokens", "seconds"]
 )
 def test_a_limit_whose_episode_cannot_be_scored_is_unscored(limits: Limits) -> None:
-    delay = 5.0 if limits.seconds < 1 else 0.0
-    done = play(Broken("reward"), ScriptedEngine([[*map(ord, CALL), END]], delay=delay), limits)
+    engine = dawdling() if limits.seconds < 1 else says(CALL)
+    done = play(Broken("reward"), engine, limits)
     assert (done.reward, done.outcome, done.stop_reason) == (None, Outcome.unscored, StopReason.fault)
     assert (done.error or "").startswith("verifier_error: ")
 

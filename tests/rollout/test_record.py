@@ -63,17 +63,28 @@ def completions(draw: st.DrawFn) -> Completion:
     return Completion(ids, np.array(logprobs, np.float32), np.array(versions, np.int32), reason)
 
 
-TURNS = st.builds(
-    Turn,
-    st.integers(0, 99),
-    st.none() | st.integers(0, 99),
-    IDS,
-    completions(),
-    MESSAGES,
-    st.lists(MESSAGES, max_size=2).map(tuple),
-    NUMBER,
-    st.text(min_size=1, max_size=5),
-)
+@st.composite
+def turns(draw: st.DrawFn) -> Turn:
+    turn = draw(
+        st.builds(
+            Turn,
+            st.integers(0, 99),
+            st.none() | st.integers(0, 99),
+            IDS,
+            completions(),
+            MESSAGES,
+            st.lists(MESSAGES, max_size=2).map(tuple),
+            NUMBER,
+            st.text(min_size=1, max_size=5),
+            score=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        )
+    )
+    n = len(turn.completion.ids)
+    values = draw(st.none() | st.lists(NUMBER, min_size=n, max_size=n))
+    return dataclasses.replace(turn, values=None if values is None else np.array(values, np.float32))
+
+
+TURNS = turns()
 FIGURES = st.dictionaries(TEXT, NUMBER, max_size=2)
 TRAJECTORIES = st.builds(
     Trajectory,
@@ -94,6 +105,7 @@ TRAJECTORIES = st.builds(
     metrics=FIGURES,
     seconds=FIGURES,
     error=st.none() | TEXT,
+    start_score=st.none() | st.floats(allow_nan=False, allow_infinity=False),
 )
 
 

@@ -18,8 +18,8 @@ from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.losses.grpo import grpo_loss
 
 
-def tiny() -> Any:
-    torch.manual_seed(0)
+def tiny(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=50,
         hidden_size=32,

@@ -52,3 +52,32 @@ def test_a_weight_for_each_token_sampled(make_group: MakeGroup) -> None:
     group = make_group([1.0, 0.0], turns=[3, 1])
     shapes = [[len(w) for w in turns] for turns in accepted_only(group)]
     assert shapes == [[len(turn.completion.ids) for turn in t.turns] for t in group.trajectories]
+
+
+def test_what_turns_were_paid_and_their_scores_are_dealt_with_the_reward(make_group: MakeGroup) -> None:
+    """Else credit by turns would go on learning from the true rewards. A longer episode's end counts for the last
+    turn, and what is paid stays what the reward says."""
+    given = make_group([1.0, 0.0, 2.0], turns=[3, 1, 2])
+    paid = [(0.25, 0.25, 0.5), (0.0,), (1.5, 0.5)]
+    trajectories = tuple(
+        replace(
+            t,
+            start_score=float(i),
+            turns=tuple(replace(turn, reward=r, score=i + r) for turn, r in zip(t.turns, own, strict=True)),
+        )
+        for i, (t, own) in enumerate(zip(given.trajectories, paid, strict=True))
+    )
+    group = replace(given, trajectories=trajectories)
+    others = {t.start_score: t for t in trajectories}
+    moved = 0
+    for seed in range(8):
+        for before, dealt in zip(trajectories, shuffled_rewards(seed)(group).trajectories, strict=True):
+            source = others[dealt.start_score]
+            moved += source is not before
+            assert dealt.reward == source.reward == sum(turn.reward for turn in dealt.turns)
+            assert [turn.completion for turn in dealt.turns] == [turn.completion for turn in before.turns]
+            shared = min(len(dealt.turns), len(source.turns)) - 1
+            assert [t.reward for t in dealt.turns[:shared]] == [t.reward for t in source.turns[:shared]]
+            last = [t.score for t in dealt.turns if t.score is not None][-1]
+            assert last == source.turns[-1].score
+    assert moved

@@ -23,6 +23,7 @@ from agentgym.rollout.record import read_trajectories
 from agentgym.run_folder import RunFolder
 from agentgym.trainers import origin, session
 from agentgym.trainers.api import sft
+from agentgym.trainers.check_run import check_run
 from agentgym.trainers.weights import make
 from agentgym.trainers.weights.shared import SharedMemorySync
 
@@ -301,6 +302,50 @@ def test_a_reward_that_raises_stops_the_run_and_is_named(envs: str, tmp_path: Pa
     assert all(row["outcome"] == "unscored" for row in rows(tmp_path / "run", "ledger.jsonl"))
     before = rows(tmp_path / "run", "metrics.jsonl")[0]
     assert before["sampled"] is None, "unscored is not 0"
+
+
+def nan(tokens: Any) -> Any:
+    return tokens.logprobs * float("nan"), {}
+
+
+def test_losses_that_are_no_numbers_end_the_run_and_the_rows_are_kept(tmp_path: Path) -> None:
+    given = {**SMALL, "sft": {"steps": 0}, "learner": {"minibatches": 1, "agreement": 0.0, "max_skipped": 2}}
+    trainer = {"steps": 9, "loss": f"{__file__}:nan"}
+    run = tmp_path / "run"
+    rewards = tmp_path / "coin.py"
+    rewards.write_text("n = [0]\ndef coin(task, answer, episode):\n    n[0] += 1\n    return float(n[0] % 2)\n")
+    told = Stopper()
+    settings = {**given, "trainer": trainer, "eval": {"tasks": 0}}
+    with pytest.raises(RunError, match=r"last 2 optimizer steps were left out.*skipped\.jsonl"):
+        ag.train(settings, env__reward=f"{rewards}:coin", run__dir=str(run), reporter=told)
+    kept = rows(run, "skipped.jsonl")
+    assert {row["step"] for row in kept} == {1, 2}
+    played = {t.id for step in (1, 2) for t in read_trajectories(run / f"trajectories/step-{step:05d}.jsonl")}
+    assert {row["trajectory"] for row in kept} <= played
+    assert [row["skipped_updates"] for row in rows(run, "metrics.jsonl") if "eval" not in row] == [1, 2]
+
+
+@pytest.mark.parametrize("wrong", [{"loss": "grop"}, {"credit": "gpro"}])
+def test_a_loss_or_credit_that_is_not_there_ends_the_run_before_it_begins(
+    tmp_path: Path, wrong: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigError, match="unknown"):
+        ag.train({**SMALL, "trainer": wrong}, run__dir=str(tmp_path / "run"), reporter=Stopper())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"trainer": {"loss": "decoupled"}, "learner": {"minibatches": 2, "kl": 0.1}, "loss": {"kl_in": "reward"}},
+        {"trainer": {"loss": "m2po"}, "loss": {"entropy": 0.01, "mask_truncated": True, "aggregate": "constant"}},
+    ],
+)
+def test_runs_with_other_losses(tmp_path: Path, asked: dict[str, Any]) -> None:
+    given = {**SMALL, **asked, "trainer": {**SMALL["trainer"], **asked["trainer"], "steps": 2}}
+    summary = ag.train(given, run__dir=str(tmp_path / "run"), eval__tasks=0, reporter=Stopper())
+    assert summary["steps"] == 2
+    assert check_run(tmp_path / "run").problems == []
 
 
 @pytest.mark.parametrize("control", ["shuffle_rewards", "rejection_sampling"])

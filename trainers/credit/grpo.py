@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from agentgym.trainers.credit.groups import centred, compared, over_tokens
 from agentgym.types import Floats, Group
 
 
@@ -11,17 +12,13 @@ def grpo(group: Group, *, std: bool = True, eps: float = 1e-4) -> list[list[Floa
     """A_i = (R_i - mean(R)) / (std(R) + eps), given to every sampled token of trajectory i.
 
     The statistics are over the scored *trajectories* of the group, so the number of turns does not bias the baseline.
-    `std=False` leaves the division out (Dr.GRPO, arXiv 2503.20783). Returns, per trajectory and per turn, a float32
-    array [T]; unscored trajectories get zeros, and so does a group with fewer than two scored ones.
+    `std=False` leaves the division out (Dr.GRPO, arXiv 2503.20783): its expectation is (n - 1) / n of the policy
+    gradient, n being the number of scored trajectories; with the division it is biased, groups of rare success or rare
+    failure weighing more. Returns, per trajectory and per turn, a float32 array [T]; unscored trajectories get zeros,
+    and so does a group with fewer than two scored ones.
     """
-    rewards = np.array([t.reward for t in group.trajectories if t.reward is not None], dtype=np.float64)
-    if len(rewards) < 2:
-        mean, scale = 0.0, 0.0
-    else:
-        mean = float(rewards.mean())
-        scale = 1.0 / (float(rewards.std()) + eps) if std else 1.0
-    advantages = [0.0 if t.reward is None else (t.reward - mean) * scale for t in group.trajectories]
-    return [
-        [np.full(len(turn.completion.ids), advantage, dtype=np.float32) for turn in trajectory.turns]
-        for trajectory, advantage in zip(group.trajectories, advantages, strict=True)
-    ]
+    advantages = np.zeros(len(group.trajectories))
+    for members in compared(group):
+        rewards = np.array([group.trajectories[i].reward for i in members], dtype=np.float64)
+        advantages[members] = centred(rewards, std=std, eps=eps)
+    return over_tokens(group, lambda i: np.full(len(group.trajectories[i].turns), advantages[i]))

@@ -1,37 +1,33 @@
-"""The clipped token loss of PPO and GRPO, with DAPO's asymmetric bounds."""
+"""The clipped token loss of PPO and GRPO, with DAPO's asymmetric bounds and the dual clip."""
 
 from __future__ import annotations
 
 import torch
 
+from agentgym.protocols import Tokens
+from agentgym.trainers.losses.drift import drift
+
 
 def grpo_loss(
-    logprobs: torch.Tensor,
-    old_logprobs: torch.Tensor,
-    advantages: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    clip_low: float = 0.2,
-    clip_high: float = 0.28,
+    tokens: Tokens, *, clip_low: float = 0.2, clip_high: float = 0.28, dual_clip: float = 0.0
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """-sum_t mask_t min(r_t A_t, clip(r_t, 1 - clip_low, 1 + clip_high) A_t), r_t = exp(logprobs_t - old_logprobs_t).
+    """-min(r_t A_t, clip(r_t, 1 - clip_low, 1 + clip_high) A_t) of each token [N], r_t = exp(logprobs - old_logprobs).
 
-    All arguments have shape [N] (tokens); `old_logprobs` are those of the policy that sampled, so the trust region
-    also bounds what staleness may do. The sum is to be divided by one global denominator (GRPO, arXiv 2402.03300,
-    eq. 3, with DAPO's token-level sum and clip-higher, arXiv 2503.14476). Metrics are sums over tokens.
+    PPO (arXiv 1707.06347, eq. 7) as in GRPO (arXiv 2402.03300, eq. 3), with DAPO's clip-higher (arXiv 2503.14476,
+    eq. 8). Where the old logprobs are those of the policy that sampled, the trust region also bounds what staleness
+    may do. dual_clip: a bound on the ratio where the advantage is negative, which min() leaves without one: the loss
+    is then at most `dual_clip` |A_t| (arXiv 1912.09729; INTELLECT-2's two-sided clip, arXiv 2505.07291, is the
+    same). 0: none.
     """
-    log_ratio = logprobs - old_logprobs
+    advantages = tokens.advantages
+    log_ratio = tokens.logprobs - tokens.old_logprobs
     ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    gain = torch.minimum(ratio * advantages, clipped * advantages)
-    loss = -(gain * mask).sum()
-    with torch.no_grad():
-        held = ((ratio * advantages) > (clipped * advantages)).float() * mask
-        # k3 of http://joschu.net/blog/kl-approx.html: the divergence from the policy that sampled
-        kl = ((ratio - 1) - log_ratio) * mask
-        metrics = {
-            "clip_frac": float(held.sum()),
-            "kl_old": float(kl.sum()),
-            "is_ratio/max": float((ratio * mask).max()) if len(ratio) else 0.0,
-        }
-    return loss, metrics
+    free = ratio * advantages
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
+    gain = torch.minimum(free, clipped)
+    stopped = free > clipped
+    if dual_clip:
+        floor = dual_clip * advantages
+        beyond = (advantages < 0) & (gain < floor)
+        gain, stopped = torch.where(beyond, floor, gain), stopped | beyond
+    return -gain * tokens.mask, drift(tokens, log_ratio, stopped)

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from agentgym.engines.load import Load
 from agentgym.engines.sglang.client import Missing, ServerClient
 from agentgym.engines.sglang.facts import ONE_TOKEN, ServerFacts, ask_facts
 from agentgym.engines.sglang.labels import Labels, UnknownWeights
 from agentgym.engines.sglang.layout import EMBEDDING, HEAD, ModelLayout, folder_shapes
+from agentgym.engines.sglang.load import ask_load
 from agentgym.engines.sglang.proof import prove
 from agentgym.engines.sglang.refit import PauseMode, Refit
 from agentgym.engines.sglang.sampling import Segment, read_segment, request_body
@@ -68,6 +70,7 @@ class SGLangEngine:
         self._stats = EngineStats()
         self._version = version
         self._closed = False
+        self._tells_load = True
         self._meet(facts or ask_facts(self._client, timeout=min(timeout, 30.0)), version)
 
     def _meet(self, facts: ServerFacts, version: int) -> None:
@@ -153,6 +156,14 @@ class SGLangEngine:
         except EngineFault:
             return False
         return True
+
+    async def load(self) -> Load:
+        """What the server has to do; nothing, as far as is known, where it does not say or does not answer."""
+        with contextlib.suppress(EngineFault):
+            if self._tells_load and (load := await ask_load(self._client)) is not None:
+                return load
+            self._tells_load = False
+        return Load()
 
     async def reconnect(self, version: int) -> None:
         """The server was started anew, with the weights of `version`."""

@@ -87,7 +87,7 @@ def _attach(
                 url,
                 layout=layout,
                 version=version,
-                timeout=config.engine.timeout,
+                timeout=min(config.engine.timeout, answer_seconds(config)),
                 max_context=config.engine.max_context,
                 pause=config.engine.pause,
                 seed=config.run.seed + i,
@@ -106,6 +106,12 @@ def _attach(
 
     closed = supervisor.close if supervisor else lambda: None
     return ReplicatedEngine(engines, revive=revive, closed=closed, order=config.engine.update)
+
+
+def answer_seconds(config: Config) -> float:
+    """Seconds that a turn can spare for one request: what takes more of it is at fault (`rollout.episode`), so that a
+    server which never answers is found out while another can still be asked."""
+    return (config.rollout.turn_seconds or config.rollout.max_seconds) / 2
 
 
 def _whole(model: str) -> str:

@@ -80,6 +80,14 @@ class BaseParser(ABC):
         begin = "" if self.thinking_open else f"{opening}\n"
         return f"{begin}{message.reasoning}\n{closing}\n\n{text}"
 
+    def closing(self, text: str) -> str:
+        """What ends the reasoning that `text` breaks off in; empty where it is in none."""
+        _, at = self._reasoning(Scan(text, self.how))
+        if at >= 0:
+            return ""
+        opened = [pair for pair in self.thoughts if pair[0] in text] or self.thoughts
+        return f"\n{opened[0][1]}\n\n"
+
     def _reasoning(self, scan: Scan) -> tuple[str | None, int]:
         """The reasoning (None where there is none) and where the rest begins (-1: it never ended)."""
         text = scan.text

@@ -67,6 +67,14 @@ class HarmonyParser:
             parts.append(f"{CHANNEL}commentary to=functions.{call.name} {CONSTRAIN}json{MESSAGE}{body}{ended}")
         return f"{START}assistant".join(parts)
 
+    def closing(self, text: str) -> str:
+        """What ends the `analysis` that `text` breaks off in; empty where it is in none."""
+        _, began, body = text.rpartition(MESSAGE)
+        header = text[: len(text) - len(body)].rpartition(START)[2]
+        channel = _CHANNEL.search(header)
+        inside = began and not any(end in body for end in _ENDS) and not _TO.search(header)
+        return f"{END}{START}assistant" if inside and channel and channel[1] == "analysis" else ""
+
     def _take_rest(self, scan: Scan, rest: str, said: list[str]) -> None:
         recipient = _TO.search(rest)
         if CHANNEL in rest or START in rest or CONSTRAIN in rest:

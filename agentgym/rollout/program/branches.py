@@ -143,10 +143,13 @@ class Branches:
         """What came after a turn."""
         self.turns[number] = replace(self.turns[number], observations=tuple(messages))
 
-    def pay(self, reward: float, number: int = -1) -> None:
-        """Add to a turn's reward, by default to the last one's."""
-        if self.turns and reward:
-            self.turns[number] = replace(self.turns[number], reward=self.turns[number].reward + reward)
+    def pay(self, reward: float, number: int = -1, score: float | None = None) -> None:
+        """Add to a turn's reward, by default to the last one's, and note the state's score after it."""
+        if self.turns and (reward or score is not None):
+            turn = self.turns[number]
+            self.turns[number] = replace(
+                turn, reward=turn.reward + reward, score=turn.score if score is None else score
+            )
 
     def _extend(self, found: int, given: Sequence[Message], ask: Ask, tools: str, digests: tuple[Digest, ...]) -> Place:
         added = tuple(self._inward(given))

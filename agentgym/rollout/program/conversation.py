@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from agentgym import activity as doing
 from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ProgramFault, boundary
 from agentgym.protocols import Env, Start, Step
 from agentgym.rollout.metered import metered
@@ -43,6 +44,7 @@ class ProgramConversation:
         self._inside: set[asyncio.Task[Any]] = set()
         """What works for the program in this loop."""
         self._env_free = asyncio.Lock()
+        self._activity = doing.current()
         self._over: asyncio.Future[Step | StopReason] = asyncio.get_running_loop().create_future()
         """How somebody other than the program ended the episode; a fault as its exception."""
 
@@ -70,14 +72,20 @@ class ProgramConversation:
         named = {f"branches_{cause}": float(count) for cause, count in sorted(causes.items())}
         return {"branches": float(sum(causes.values())), **named, "malformed": float(self._answering.malformed)}
 
-    def pay(self, reward: float) -> None:
-        self._branches.pay(reward)
+    @property
+    def start_score(self) -> float | None:
+        return self.start.score
+
+    def pay(self, reward: float, score: float | None = None) -> None:
+        self._branches.pay(reward, score=score)
 
     # -- the episode -----------------------------------------------------------------------------------------------
 
     async def run(self, env: Env, play: Play, limits: Limits) -> Step:
         """Run the program to the end of the episode. Raises `EpisodeFault`."""
         self._env, self._play, self._limits, self.seed = env, play, limits, play.seed
+        if self._activity is not None:
+            self._activity.enter(doing.PROGRAM)
         base_url = await self.agent.server.start()
         key = self.agent.server.open(self)
         work = asyncio.wrap_future(self.agent.stage.begin(self.agent.program, self._given(base_url, key)))
@@ -158,10 +166,10 @@ class ProgramConversation:
         last = self.turns[-1].message
         message = last if text == last.text and not last.tool_calls else Message("assistant", text)
         with boundary(EnvFault, "step"):
-            step = await metered(self._env.astep(message), self.agent.seconds.spend_env)
+            step = await metered(self._env.astep(message), self.agent.seconds.spend_env, self._activity)
         if not step.done:  # the env's user has more to say, and nobody is there to hear it
             return await self._finish(StopReason.completed)
-        self.pay(step.reward)
+        self.pay(step.reward, step.score)
         return step
 
     async def _own_reward(self, value: Any) -> Step:
@@ -192,7 +200,7 @@ class ProgramConversation:
     async def _finish(self, reason: StopReason) -> Step:
         with boundary(EnvFault, "finish"):
             step = await self._env.finish(reason)
-        self.pay(step.reward)
+        self.pay(step.reward, step.score)
         return step
 
     async def stop(self, reason: StopReason) -> Step:
@@ -223,10 +231,7 @@ class ProgramConversation:
         told = message if number is None else self.turns[number].message  # as it was parsed: with its errors
         with self._working():
             step = await self._step(told)
-            if number is not None and step.reward:
-                self._branches.pay(step.reward, number)
-            elif step.reward:
-                self.pay(step.reward)
+            self._branches.pay(step.reward, -1 if number is None else number, step.score)
             if step.done:
                 if number is not None:
                     self._branches.observe(number, step.messages)
@@ -244,8 +249,8 @@ class ProgramConversation:
             if self._over.done():
                 raise EpisodeOver
             try:
-                with boundary(EnvFault, "step"):
-                    return await metered(self._env.astep(message), self.agent.seconds.spend_env)
+                with boundary(EnvFault, "step"), self._doing(doing.ENV):
+                    return await metered(self._env.astep(message), self.agent.seconds.spend_env, self._activity)
             except EpisodeFault as fault:
                 self._fail(fault)
                 raise EpisodeOver from fault
@@ -256,7 +261,7 @@ class ProgramConversation:
             raise WireError(400, "this episode is over", code="episode_over")
         with self._working():
             try:
-                with boundary(EngineFault, "endpoint"):
+                with boundary(EngineFault, "endpoint"), self._doing(doing.ENGINE):
                     return await self._answering.complete(ask, self._play, self._limits)
             except Spent as spent:
                 raise self._spent(spent.reason) from None
@@ -278,6 +283,25 @@ class ProgramConversation:
     def _fail(self, fault: EpisodeFault) -> None:
         if not self._over.done():
             self._over.set_exception(fault)
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        """What the episode does, then it is the program's turn again. These tasks are not the episode's own."""
+        activity = self._activity
+        if activity is None:
+            yield
+            return
+        before = doing.make_current(activity)
+        activity.enter(what)
+        try:
+            yield
+        except BaseException as e:
+            if not doing.broken_off(e):
+                activity.enter(doing.PROGRAM)
+            raise
+        finally:
+            doing.restore(before)
+        activity.enter(doing.PROGRAM)
 
     @contextmanager
     def _working(self) -> Iterator[None]:

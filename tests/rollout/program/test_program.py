@@ -20,7 +20,9 @@ from agentgym.rollout.episode import Limits
 from agentgym.rollout.program.function import GIVEN, make_program
 from agentgym.rollout.record import from_row, to_row
 from agentgym.rollout.renderer import ChatRenderer
+from agentgym.tools.episode import Episode
 from agentgym.types import Message, Outcome, StopReason, ToolCall
+from tests.rollout.program.conftest import Parts
 
 CALL = Message("assistant", tool_calls=(ToolCall("call_0", "count", {"part": "nuts"}),))
 
@@ -38,6 +40,19 @@ def test_a_program_plays_as_our_own_agent_would(given: Any, renderer: ChatRender
     assert done.metrics["branches"] == 0
     assert {session for _, _, session in engine.calls} == {done.id}
     assert engine.released == [done.id]
+
+
+class Counted(Parts):
+    def progress(self, episode: Episode) -> float:
+        return 1.0 if episode.answer == "7" else len(episode.calls) / 2
+
+
+def test_scores_of_states_are_noted_as_for_our_own_agent(given: Any, renderer: ChatRenderer) -> None:
+    env = Counted()
+    env.use_score("env")
+    for function in (None, given.loop):
+        done = given.play(function, given.policy(renderer, CALL, "7"), renderer, env)
+        assert (done.start_score, [turn.score for turn in done.turns]) == (0.0, [0.5, 1.0])
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=12)

@@ -1,0 +1,18 @@
+"""The policy gradient with importance ratios and no trust region."""
+
+from __future__ import annotations
+
+import torch
+
+from agentgym.protocols import Tokens
+from agentgym.trainers.losses.drift import drift
+
+
+def reinforce_loss(tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]:
+    """-r_t A_t of each token [N], r_t = exp(logprobs - old_logprobs).
+
+    On fresh samples its gradient is REINFORCE's; on stale ones nothing bounds it, hence M2PO selects tokens
+    (`preparation.second_moment`) before it (arXiv 2510.01161).
+    """
+    log_ratio = tokens.logprobs - tokens.old_logprobs
+    return -log_ratio.exp() * tokens.advantages * tokens.mask, drift(tokens, log_ratio)
