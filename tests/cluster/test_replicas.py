@@ -338,6 +338,7 @@ def test_servers_that_are_there_are_used(config: Config, home: Path, model: Any,
     begun, sync = Play(config, home), DiskSync(home / "weights", str(home / "model"))
     try:
         begun.rollouts.ready()
+        assert versions(begun.groups(2)) == {0}, "an evaluation sends no weights"
         begun.rollouts.update(sync.publish(1, zeroed(model)))
         groups = begun.groups(4)
         assert versions(groups) == {1}
@@ -386,8 +387,8 @@ def test_a_replica_is_killed_ten_times_and_the_run_ends_with_all_steps_done(
     monkeypatch.setattr(session, "draw_curve", lambda folder: None)
     killer, make = Killer(), session.make_rollouts
 
-    def seen(*given: Any) -> Any:
-        rollouts = make(*given)
+    def seen(*given: Any, **options: Any) -> Any:
+        rollouts = make(*given, **options)
         killer.fleet = rollouts.fleet  # type: ignore[attr-defined]
         return rollouts
 

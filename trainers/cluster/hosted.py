@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentgym.config import Config
+from agentgym.engines.load import Load
 from agentgym.engines.replicas import ReplicatedEngine
 from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.host import Place
@@ -75,6 +76,10 @@ class HostedEngine:
         if self._engine is None:
             raise EngineGone(f"engine replica {self._index} has not been met yet")
         return await self._engine.generate(ids, params, session=session)
+
+    async def load(self) -> Load:
+        """What its server has to do."""
+        return await self._engine.load() if self._engine is not None else Load()
 
     async def release(self, session: str) -> None:
         if self._engine is not None:
