@@ -16,7 +16,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-sigkill study-staleness study-credit bench mutations soak validate docs-probes docs-plans clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-sigkill study-staleness study-credit bench acceptance mutations soak validate docs-probes docs-plans clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -108,6 +108,12 @@ bench: install  ## speed beside others, measured anew, and BENCHMARKS.md
 	@for b in engine vs_trl vs_sandboxes vs_gyms async_overlap math_verifier; do \
 	  echo "== $$b"; $(BIN)/python benchmarks/$$b.py --json $(RESULTS)/$$b.json $(ARGS) || exit 1; done
 	$(BIN)/python benchmarks/book.py
+
+acceptance: install  ## the whole mission in one run: sandbox, math verifier, Ray, two SGLang replicas, two learner ranks
+	@mkdir -p $(RESULTS)
+	@python="$$($(BIN)/python requirements/sglang_cpu.py)" && \
+	  AGENTGYM_SGLANG_PYTHON="$$python" $(BIN)/python tests/docker_engine.py \
+	  $(BIN)/python benchmarks/acceptance.py --json $(RESULTS)/acceptance.json $(ARGS)
 
 mutations: install  ## plant faults in credit, losses, parsers and rows: the tests have to find each
 	$(BIN)/python tests/mutations.py $(ARGS)
