@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from agentgym.errors import RunError
+from agentgym.errors import DataError, RunError
 from agentgym.protocols import Loss
 from agentgym.trainers.agreement import Agreement
 from agentgym.trainers.batch import Row, split_minibatches
+from agentgym.trainers.lora import ADAPTER, adapters, merged, save_adapters
 from agentgym.trainers.micro import Micro, lay_out
 from agentgym.trainers.objective import Objective
 from agentgym.trainers.optim import make_optimizers, set_lr
 from agentgym.trainers.packing import Cost, cost_of, passes
-from agentgym.trainers.policy import Build, Policy, prepare
+from agentgym.trainers.policy import Build, Policy, prepare, skeleton
 from agentgym.trainers.ranks.team import Team
 from agentgym.trainers.segments import NAME as SEGMENTS
 from agentgym.types import Floats
@@ -44,6 +45,8 @@ class LearnerOptions:
     temperature: float = 1.0
     kl: float = 0.0
     agreement: float = 0.0
+    long_rows: str = "alone"
+    """What becomes of a row above `tokens_per_microbatch`: alone, drop or refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,10 @@ class Learner:
     """The policy that `options.kl` measures the distance from; it is not trained."""
     cost: Cost = field(init=False)
     skipped: int = 0
+    """Updates left out, as the loss or the gradient was not finite."""
+    offending: list[str] = field(default_factory=list)
+    """Names of the rows that made the last `train` skip, or all of the minibatch's."""
+    note: Callable[[str], None] = lambda text: None
     pack_s: float = 0.0
     """CPU-seconds of `train` that went into laying out micro-batches."""
 
@@ -94,7 +101,8 @@ class Learner:
         """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
         lr_scale *= self.agreement.scale
         began = thread_time()
-        parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
+        kept, above = within(rows, self.options, self.note)
+        parts = split_minibatches([row for row in kept if row.trained], self.options.minibatches, seed)
         shares: list[list[Share]] = [[] for _ in range(self.team.size)]
         for part in parts:
             denominator = float(sum(row.trained for row in part))
@@ -103,15 +111,17 @@ class Learner:
         self.pack_s += thread_time() - began
         answers = self._together("_learn", loss, lr_scale, each=shares)
         totals: dict[str, float] = {}
-        for metrics, _ in answers:
+        for metrics, _, _ in answers:
             _add(totals, metrics)
+        self.offending = sorted({name for _, _, names in answers for name in names})
         trained = max(1.0, float(sum(row.trained for part in parts for row in part)))
         means = {k: v if k.endswith("/max") else v / trained for k, v in totals.items()}
         norms = answers[0][1]
-        if any(str(other) != str(norms) for _, other in answers):  # as text: NaN is like NaN
-            raise RunError(f"the ranks of the learner disagree on the gradient's norm: {[n for _, n in answers]}")
+        if any(str(other) != str(norms) for _, other, _ in answers):  # as text: NaN is like NaN
+            raise RunError(f"the ranks of the learner disagree on the gradient's norm: {[n for _, n, _ in answers]}")
         norm = float(np.mean(norms)) if norms else 0.0
-        return {**means, "grad_norm": norm, "trained_tokens": trained, "lr_scale": lr_scale}
+        found = {**means, "grad_norm": norm, "trained_tokens": trained, "lr_scale": lr_scale}
+        return {**found, "rows_above_budget": float(above)} if above else found
 
     def logprobs(self, rows: Sequence[Row]) -> list[Floats]:
         """The current weights' logprob of every token: [T] per row, 0 where the mask is 0."""
@@ -138,15 +148,23 @@ class Learner:
 
     def bare(self) -> Any:
         """Another model like it, of this process alone, to load `weights` of any version into."""
-        return copy.deepcopy(self.model)
+        return type(self.model)(copy.deepcopy(self.model.config)).to(self.device)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All weights, whole, by the names of the model that engines load."""
-        return dict(self.model.named_parameters())
+        return self._named_like_the_engines(dict(self.model.named_parameters()))
+
+    def _named_like_the_engines(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return merged(tensors, self.build.lora) if self.build.lora.rank else tensors
 
     def save_pretrained(self, folder: Path) -> None:
         """A Hugging Face folder of the weights."""
-        self.model.save_pretrained(folder)
+        if not self.build.lora.rank:
+            self.model.save_pretrained(folder)
+            return
+        kind, config = type(self.model), self.model.config
+        skeleton(kind, config).save_pretrained(folder, state_dict=self.weights())
+        save_adapters(adapters(self.model.named_parameters()), self.build.lora, folder / ADAPTER)
 
     def save_state(self, folder: Path) -> None:
         """All else that is needed to go on, into a folder that is there."""
@@ -190,14 +208,19 @@ class Learner:
 
         load_state(self, folder)
 
-    def _learn(self, shares: Sequence[Share], loss: Loss, lr_scale: float) -> tuple[dict[str, float], list[float]]:
-        """Sums of metrics over this rank's tokens, and the norm of the whole gradient at each step."""
+    def _learn(
+        self, shares: Sequence[Share], loss: Loss, lr_scale: float
+    ) -> tuple[dict[str, float], list[float], set[str]]:
+        """Sums of metrics over this rank's tokens, the norm of the whole gradient at each step, and the names of this
+        rank's rows for which a step was skipped."""
         set_lr(self.optimizers, lr_scale)
         self.agreement.begin_batch()
         totals: dict[str, float] = {}
         norms: list[float] = []
+        offending: set[str] = set()
         objective = Objective(loss, self.options.temperature, self.options.kl)
         for share in shares:
+            suspects: set[str] = set()
             for micro in share.passes:
                 laid = self._laid_out(micro)
                 if not micro:
@@ -206,11 +229,15 @@ class Learner:
                 value, metrics = objective(self.policy, self.reference, laid)
                 torch.autograd.backward(value / share.denominator)
                 metrics["loss"] = float(value.detach())
+                if not math.isfinite(metrics["loss"]):
+                    suspects |= {row.name for row in micro}
                 _add(totals, metrics)
             if not self.agreement.reached:
                 self.agreement.see(self._gradient(), self.team.sum)
             norms.append(self._update())
-        return totals, norms
+            if not math.isfinite(norms[-1]):
+                offending |= suspects or {row.name for micro in share.passes for row in micro}
+        return totals, norms, offending
 
     def _score(self, micros: Sequence[Sequence[Row]], temperature: float) -> list[Floats]:
         """`logprobs` of this rank's rows, in the order of its passes."""
@@ -262,16 +289,35 @@ class Learner:
             "agreement": self.agreement.state(),
             "skipped": self.skipped,
         }
+        if self.build.lora.rank:
+            state["adapters"] = adapters(self.model.state_dict().items())
         return state if self.reference is None else {**state, "reference": self.reference.model.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.model.load_state_dict(state.get("adapters", {}), strict=False)
         self.agreement.restore(state["agreement"])
         self.skipped = int(state["skipped"])
         if "reference" in state:
             self.hold_here()
             self.reference.model.load_state_dict(state["reference"])
+
+
+def within(
+    rows: Sequence[Row], options: LearnerOptions, note: Callable[[str], None] = lambda text: None
+) -> tuple[list[Row], int]:
+    """The rows to train, and how many are above the budget; those are named. Raises `DataError` to refuse one."""
+    budget = options.tokens_per_microbatch
+    above = [row for row in rows if len(row.ids) > budget]
+    if not above:
+        return list(rows), 0
+    named = ", ".join(f"{row.name or 'a row'} ({len(row.ids)} tokens)" for row in above[:3])
+    told = f"{named}{' and others' if len(above) > 3 else ''}: above learner.tokens_per_microbatch = {budget}"
+    if options.long_rows == "refuse":
+        raise DataError(f"{told}; raise it, or set learner.long_rows to alone or drop")
+    note(f"{told}: {'left out' if options.long_rows == 'drop' else 'trained alone'}")
+    return [row for row in rows if options.long_rows != "drop" or len(row.ids) <= budget], len(above)
 
 
 def _own(tensor: Any) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentgym.config import Config
 from agentgym.engines.size import context_of
-from agentgym.errors import ConfigError
+from agentgym.errors import ConfigError, RunError
 from agentgym.loading import users_code
 from agentgym.protocols import Credit, Reporter, WeightSync
 from agentgym.report.curve import draw_curve
@@ -50,7 +50,7 @@ from agentgym.trainers.rollouts import Rollouts, make_rollouts
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.make import make_sync
-from agentgym.types import Trajectory
+from agentgym.types import Group, Trajectory
 
 SAVE_SECONDS = 60.0
 """A warm start that takes longer than this is checkpointed so often."""
@@ -98,10 +98,13 @@ class Session:
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
             model, self.tokenizer, self._model_path = asyncio.run(origin)
+            if config.model.lora_rank and not config.model.path:  # what adapters are put beside, also when resumed
+                save_model(model, self.tokenizer, self.folder.path / "base")
         config.engine.max_context = context_of(model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
         options = sft_options(config) if warming else rl_options(config)
         self._learner = make_learner(config, model, options)
+        self._learner.note = self.reporter.note
         if self._checkpoint is not None:
             self.learner.load_state(self._checkpoint)
         self.interrupt.put_off()
@@ -175,6 +178,7 @@ class Session:
             self.step = loop.step
             self.tally.rl_cpu_s = rl_cpu_before + self._cpu(loop.rollouts) - cpu_began
             recorder.step(loop, groups, ledger, metrics)
+            self._check_skipped(groups)
             spent = config.trainer.max_cpu_seconds and self.tally.rl_cpu_s >= config.trainer.max_cpu_seconds
             last = self.step == steps or bool(spent) or self.interrupt.requested
             if last or self.step % config.trainer.checkpoint_every == 0:
@@ -272,11 +276,30 @@ class Session:
         for metrics in warm_start(self.learner, rows, config, start=tally.sft_steps):
             tally.sft_steps += 1
             tally.sft_loss = metrics["loss"]
+            self._check_skipped()
             self.reporter.advance(tally.sft_steps, loss=tally.sft_loss)
             if self.interrupt.requested or time.monotonic() - saved > SAVE_SECONDS:
                 self.checkpoint()
                 saved = time.monotonic()
             self.interrupt.check()
+
+    def _check_skipped(self, groups: Sequence[Group] = ()) -> None:
+        """Keep the episodes that an update was skipped for; `RunError` where that has happened too often."""
+        learner, allowed = self.learner, self.config.learner.max_skipped
+        if not learner.offending:
+            return
+        named = set(learner.offending)
+        kept = [t for group in groups for t in group.trajectories if t.id in named]
+        where = self.folder.write_trajectories(f"not-finite-{self.step:05d}", kept) if kept else None
+        told = ", ".join(name for name in learner.offending[:3] if name) or "demonstrations"
+        told += f" (kept in {where})" if where else ""
+        self.reporter.note(f"loss or gradient not finite, update skipped ({learner.skipped} so far): {told}")
+        if learner.skipped > allowed:
+            raise RunError(
+                f"step {self.step}: {learner.skipped} updates were skipped because the loss or gradient was not finite "
+                f"(learner.max_skipped = {allowed}); the last for {told}. A lower learner.lr, or model.dtype = "
+                "'float32', may help; go on from the last checkpoint with --resume"
+            )
 
     def _eval_sets(self) -> tuple[EvalSet, ...]:
         tasks = self.config.eval.tasks
@@ -296,7 +319,9 @@ class Session:
         self._clock.resumed(self.tally)
         self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
-        return load_model(str(path), self.config.model.dtype)
+        if self.config.model.lora_rank:  # the checkpoint's has the adapters in it
+            return load_model(self.config.model.path or str(self.folder.path / "base"), self.config.model.dtype)
+        return load_model(str(path))
 
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
