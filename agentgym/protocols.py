@@ -216,12 +216,26 @@ class Credit(Protocol):
     def __call__(self, group: Group) -> list[list[Floats]]: ...
 
 
-class Loss(Protocol):
-    """Token tensors of shape [N] -> summed loss (a scalar, to be divided by the global denominator) and metrics."""
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a loss sees: the N sampled tokens of a micro-batch, row after row. Tensors have shape [N].
 
-    def __call__(
-        self, logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, float]]: ...
+    `old_logprobs` are those of the policy that sampled. `row` is the index of the sequence that a token belongs to,
+    0 to `rows` - 1; None where a loss looks at single tokens only.
+    """
+
+    logprobs: torch.Tensor
+    old_logprobs: torch.Tensor
+    advantages: torch.Tensor
+    mask: torch.Tensor
+    row: torch.Tensor | None = None
+    rows: int = 0
+
+
+class Loss(Protocol):
+    """Tokens -> summed loss (a scalar, to be divided by the global denominator) and sums of metrics over tokens."""
+
+    def __call__(self, tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]: ...
 
 
 class WeightSync(Protocol):

@@ -9,7 +9,7 @@ different episodes: signal is common to them, noise is not (the idea behind the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +49,19 @@ class Agreement:
         """Gradients of different batches are not compared: a run that is resumed has no earlier one."""
         self._last = None
 
-    def see(self, gradient: torch.Tensor) -> None:
-        """gradient: [parameters], of a minibatch; one that is not finite is passed over."""
-        if self.reached or not torch.isfinite(gradient).all():
+    def see(self, gradient: torch.Tensor, total: Callable[[Sequence[float]], Sequence[float]] = list) -> None:
+        """gradient: [parameters], of a minibatch; one that is not finite is passed over.
+
+        Of several ranks each sees its part of it, and `total` sums over them.
+        """
+        last = gradient if self._last is None else self._last
+        parts = [gradient.dot(last), gradient.dot(gradient), last.dot(last)]
+        dot, one, other = total([float(part) for part in parts])
+        if self.reached or not math.isfinite(one):
             return
         if self._last is not None:
-            cosine = torch.nn.functional.cosine_similarity(gradient, self._last, dim=0)
-            self.total, self.compared = self.total + float(cosine), self.compared + 1
+            cosine = dot / max(math.sqrt(one * other), 1e-30)
+            self.total, self.compared = self.total + cosine, self.compared + 1
         self._last = gradient
 
     def state(self) -> dict[str, Any]:

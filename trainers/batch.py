@@ -7,7 +7,7 @@ trajectory is trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class Row:
     logprobs: Floats
     advantages: Floats
     versions: Ids
+    name: str = ""
+    """What it is called where it makes trouble: its trajectory's id."""
 
     @property
     def trained(self) -> int:
@@ -62,12 +64,8 @@ def build_rows(
                 kept = version - row.versions[fresh > 0]
                 staleness_sum += int(kept.sum())
                 staleness_max = max(staleness_max, int(kept.max(initial=0)))
-                rows.append(Row(row.ids, fresh if (age > max_staleness).any() else row.mask, *_rest(row)))
+                rows.append(replace(row, mask=fresh if (age > max_staleness).any() else row.mask, name=trajectory.id))
     return Rows(rows, sampled, stale, staleness_sum, staleness_max)
-
-
-def _rest(row: Row) -> tuple[Floats, Floats, Ids]:
-    return row.logprobs, row.advantages, row.versions
 
 
 def _trajectory_rows(trajectory: Trajectory, advantages: Sequence[Floats]) -> Iterator[Row]:

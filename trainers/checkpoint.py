@@ -25,12 +25,11 @@ def save_checkpoint(
     folder: Path, step: int, learner: Learner, tokenizer: Any, state: dict[str, Any], keep: int
 ) -> Path:
     """Write `folder/step-NNNNN`, then remove all but the newest `keep`. The previous one stays until this is whole."""
-    import torch
 
     def fill(staging: Path) -> None:
-        learner.model.save_pretrained(staging)
+        learner.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
-        torch.save(learner.state_dict(), staging / "learner.pt")
+        learner.save_state(staging)
         (staging / "state.json").write_text(json.dumps({"step": step, **state}))
 
     final = checkpoint_path(folder, step)
@@ -41,7 +40,7 @@ def save_checkpoint(
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load."""
+    """A Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load; `model` may be a learner."""
 
     def fill(staging: Path) -> None:
         model.save_pretrained(staging)
@@ -97,11 +96,4 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def load_state(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((path / "state.json").read_text())
-    return state
-
-
-def load_learner_state(path: Path) -> dict[str, Any]:
-    import torch
-
-    state: dict[str, Any] = torch.load(path / "learner.pt", map_location="cpu", weights_only=True)
     return state

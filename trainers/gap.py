@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ class GapProbe:
     """Keeps the last published weights and compares logprobs on a few sequences of one version each."""
 
     def __init__(self, learner: Learner, *, keep: int, rows: int = 16):
-        self._learner = Learner(copy.deepcopy(learner.model), learner.options, learner.device)
+        self._learner = Learner(learner.bare(), learner.options, learner.device)
         self._keep = keep
         self._rows = rows
         self._versions: dict[int, dict[str, torch.Tensor]] = {}

@@ -1,32 +1,40 @@
-"""The learner: rows -> new weights. One code path for warm start and RL.
+"""The learner: rows -> new weights. One code path for warm start and RL, for one rank and for many.
 
-What it leaves out: sharding over ranks, packing and LoRA.
+`Learner` is the whole of it on one rank, and each rank's part on several (`ranks.learner.RankedLearner` is then what
+the run talks to). What every rank does at once goes through `_together`.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import thread_time
 from typing import Any
 
 import numpy as np
 import torch
 
+from agentgym.errors import DataError, RunError
 from agentgym.protocols import Loss
 from agentgym.trainers.agreement import Agreement
-from agentgym.trainers.batch import Row, micro_batches, split_minibatches
-from agentgym.trainers.logprobs import token_logprobs
-from agentgym.trainers.losses import k2_penalty
+from agentgym.trainers.batch import Row, split_minibatches
+from agentgym.trainers.lora import ADAPTER, adapters, merged, save_adapters
+from agentgym.trainers.micro import Micro, lay_out
+from agentgym.trainers.objective import Objective
 from agentgym.trainers.optim import make_optimizers, set_lr
+from agentgym.trainers.packing import Cost, cost_of, passes
+from agentgym.trainers.policy import Build, Policy, prepare, skeleton
+from agentgym.trainers.ranks.team import Team
+from agentgym.trainers.segments import NAME as SEGMENTS
 from agentgym.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class LearnerOptions:
-    """Everything about a learning phase; rates are peaks, `tokens_per_microbatch` counts padded tokens."""
+    """Everything about a learning phase; rates are peaks, `tokens_per_microbatch` counts padding too."""
 
     lr: float = 5e-4
     optimizer: str = "adamw"
@@ -37,6 +45,16 @@ class LearnerOptions:
     temperature: float = 1.0
     kl: float = 0.0
     agreement: float = 0.0
+    long_rows: str = "alone"
+    """What becomes of a row above `tokens_per_microbatch`: alone, drop or refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank does of one optimizer step: its passes, and the tokens trained by all ranks."""
+
+    passes: list[list[Row]]
+    denominator: float
 
 
 @dataclass(slots=True)
@@ -46,112 +64,217 @@ class Learner:
     model: Any
     options: LearnerOptions
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    build: Build = field(default_factory=Build)
+    team: Team = field(default_factory=Team)
+    policy: Any = field(init=False)
+    """The model as it is run."""
     optimizers: list[torch.optim.Optimizer] = field(init=False)
     agreement: Agreement = field(init=False)
     reference: Any = None
-    """The model that `options.kl` measures the distance from; it is not trained."""
+    """The policy that `options.kl` measures the distance from; it is not trained."""
+    cost: Cost = field(init=False)
     skipped: int = 0
+    """Updates left out, as the loss or the gradient was not finite."""
+    offending: list[str] = field(default_factory=list)
+    """Names of the rows that made the last `train` skip, or all of the minibatch's."""
+    note: Callable[[str], None] = lambda text: None
     pack_s: float = 0.0
     """CPU-seconds of `train` that went into laying out micro-batches."""
 
     def __post_init__(self) -> None:
-        self.model.to(self.device)
-        self.model.train()
-        self.restart(self.options)
+        self.cost = cost_of(self.model.config)
+        self._place()
+        self.policy.train()
+        self._restart(self.options)  # each rank does when it is made
+
+    # ---- what a run asks for ----
 
     def restart(self, options: LearnerOptions) -> None:
         """Begin another phase (warm start -> RL) with fresh optimizers."""
-        self.options = options
-        self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
-        self.agreement = Agreement(options.agreement)
+        self._together("_restart", options)
 
     def hold_here(self) -> None:
         """Set the reference to the model as it is now."""
-        self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self._together("_hold")
 
     def train(self, rows: Sequence[Row], loss: Loss, *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
         """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
         lr_scale *= self.agreement.scale
+        began = thread_time()
+        kept, above = within(rows, self.options, self.note)
+        parts = split_minibatches([row for row in kept if row.trained], self.options.minibatches, seed)
+        shares: list[list[Share]] = [[] for _ in range(self.team.size)]
+        for part in parts:
+            denominator = float(sum(row.trained for row in part))
+            for rank, mine in enumerate(self._passes(part)):
+                shares[rank].append(Share(mine, denominator))
+        self.pack_s += thread_time() - began
+        answers = self._together("_learn", loss, lr_scale, each=shares)
+        totals: dict[str, float] = {}
+        for metrics, _, _ in answers:
+            _add(totals, metrics)
+        self.offending = sorted({name for _, _, names in answers for name in names})
+        trained = max(1.0, float(sum(row.trained for part in parts for row in part)))
+        means = {k: v if k.endswith("/max") else v / trained for k, v in totals.items()}
+        norms = answers[0][1]
+        if any(str(other) != str(norms) for _, other, _ in answers):  # as text: NaN is like NaN
+            raise RunError(f"the ranks of the learner disagree on the gradient's norm: {[n for _, n, _ in answers]}")
+        norm = float(np.mean(norms)) if norms else 0.0
+        found = {**means, "grad_norm": norm, "trained_tokens": trained, "lr_scale": lr_scale}
+        return {**found, "rows_above_budget": float(above)} if above else found
+
+    def logprobs(self, rows: Sequence[Row]) -> list[Floats]:
+        """The current weights' logprob of every token: [T] per row, 0 where the mask is 0."""
+        if not rows:
+            return []
+        shares = self._passes(rows)
+        answers = self._together("_score", self.options.temperature, each=shares)
+        out: dict[int, Floats] = {}
+        for share, found in zip(shares, answers, strict=True):
+            out.update(zip([id(row) for micro in share for row in micro], found, strict=True))
+        return [out[id(row)] for row in rows]
+
+    def follow(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """log p(ids[t] | ids[:t]) for t = 1, 2, ..., at temperature 1."""
+        given = np.asarray(ids, np.int32)
+        mask = np.ones(len(given), np.float32)
+        mask[0] = 0.0
+        none = np.zeros(len(given), np.float32)
+        row = Row(given, mask, none, none, np.zeros(len(given), np.int32))
+        shares = self._passes([row])
+        answers = self._together("_score", 1.0, each=shares)
+        (found,) = [scored for answer in answers for scored in answer]
+        return tuple(found[1:].tolist())
+
+    def bare(self) -> Any:
+        """Another model like it, of this process alone, to load `weights` of any version into."""
+        return type(self.model)(copy.deepcopy(self.model.config)).to(self.device)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights, whole, by the names of the model that engines load."""
+        return self._named_like_the_engines(dict(self.model.named_parameters()))
+
+    def _named_like_the_engines(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return merged(tensors, self.build.lora) if self.build.lora.rank else tensors
+
+    def save_pretrained(self, folder: Path) -> None:
+        """A Hugging Face folder of the weights."""
+        if not self.build.lora.rank:
+            self.model.save_pretrained(folder)
+            return
+        kind, config = type(self.model), self.model.config
+        skeleton(kind, config).save_pretrained(folder, state_dict=self.weights())
+        save_adapters(adapters(self.model.named_parameters()), self.build.lora, folder / ADAPTER)
+
+    def save_state(self, folder: Path) -> None:
+        """All else that is needed to go on, into a folder that is there."""
+        self._together("_save_state", folder)
+
+    def load_state(self, folder: Path) -> None:
+        """Go on from what `save_state` wrote, on any number of ranks."""
+        self._together("_load_state", folder)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    # ---- what every rank does ----
+
+    def _together(self, name: str, *args: Any, each: Sequence[Any] | None = None) -> list[Any]:
+        """Have every rank call its method `name`, with `args` after its own of `each`: the answers by rank."""
+        work: Callable[..., Any] = getattr(self, name)
+        return [work(*args) if each is None else work(each[0], *args)]
+
+    def _place(self) -> None:
+        """Set up the model on its device."""
+        self.model.to(self.device)
+        self.build = prepare(self.model, self.build)
+        self.policy = Policy(self.model)
+
+    def _restart(self, options: LearnerOptions) -> None:
+        self.options = options
+        self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
+        self.agreement = Agreement(options.agreement)
+
+    def _hold(self) -> None:
+        self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
+
+    def _save_state(self, folder: Path) -> None:
+        from agentgym.trainers.learner_state import save_state
+
+        save_state(self, folder)
+
+    def _load_state(self, folder: Path) -> None:
+        from agentgym.trainers.learner_state import load_state
+
+        load_state(self, folder)
+
+    def _learn(
+        self, shares: Sequence[Share], loss: Loss, lr_scale: float
+    ) -> tuple[dict[str, float], list[float], set[str]]:
+        """Sums of metrics over this rank's tokens, the norm of the whole gradient at each step, and the names of this
+        rank's rows for which a step was skipped."""
         set_lr(self.optimizers, lr_scale)
         self.agreement.begin_batch()
         totals: dict[str, float] = {}
         norms: list[float] = []
-        parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
-        for part in parts:
-            denominator = float(sum(row.trained for row in part))
-            for micro in micro_batches(part, self.options.tokens_per_microbatch):
-                value, metrics = self._loss(micro, loss)
-                torch.autograd.backward(value / denominator)
+        offending: set[str] = set()
+        objective = Objective(loss, self.options.temperature, self.options.kl)
+        for share in shares:
+            suspects: set[str] = set()
+            for micro in share.passes:
+                laid = self._laid_out(micro)
+                if not micro:
+                    torch.autograd.backward(objective.nothing(self.policy, self.reference, laid))
+                    continue
+                value, metrics = objective(self.policy, self.reference, laid)
+                torch.autograd.backward(value / share.denominator)
                 metrics["loss"] = float(value.detach())
+                if not math.isfinite(metrics["loss"]):
+                    suspects |= {row.name for row in micro}
                 _add(totals, metrics)
             if not self.agreement.reached:
-                self.agreement.see(self._gradient())
+                self.agreement.see(self._gradient(), self.team.sum)
             norms.append(self._update())
-        trained = max(1.0, float(sum(row.trained for part in parts for row in part)))
-        means = {k: v if k.endswith("/max") else v / trained for k, v in totals.items()}
-        norm = float(np.mean(norms)) if norms else 0.0
-        return {**means, "grad_norm": norm, "trained_tokens": trained, "lr_scale": lr_scale}
+            if not math.isfinite(norms[-1]):
+                offending |= suspects or {row.name for micro in share.passes for row in micro}
+        return totals, norms, offending
 
-    def logprobs(self, rows: Sequence[Row]) -> list[Floats]:
-        """The current weights' logprob of every token: [T] per row, 0 where the mask is 0."""
-        out: dict[int, Floats] = {}
+    def _score(self, micros: Sequence[Sequence[Row]], temperature: float) -> list[Floats]:
+        """`logprobs` of this rank's rows, in the order of its passes."""
+        found: list[Floats] = []
         with torch.no_grad():
-            for micro in micro_batches(rows, self.options.tokens_per_microbatch):
-                ids, mask = self._tensors(micro)
-                logprobs, _ = token_logprobs(self.model, ids, mask, self.options.temperature)
+            for micro in micros:
+                logprobs, _ = self.policy(self._laid_out(micro), temperature)
                 flat = logprobs.float().cpu().numpy()
                 at = 0
                 for row in micro:
                     full = np.zeros(len(row.ids), np.float32)
-                    count = row.trained
-                    full[row.mask > 0] = flat[at : at + count]
-                    at += count
-                    out[id(row)] = full
-        return [out[id(row)] for row in rows]
+                    full[row.mask > 0] = flat[at : at + row.trained]
+                    at += row.trained
+                    found.append(full)
+        return found
 
-    def _loss(self, rows: Sequence[Row], loss: Loss) -> tuple[torch.Tensor, dict[str, float]]:
+    def _passes(self, rows: Sequence[Row]) -> list[list[list[Row]]]:
+        layout: Any = self.build.layout
+        budget = self.options.tokens_per_microbatch
+        return passes(rows, self.team.size, layout=layout, budget=budget, cost=self.cost)
+
+    def _laid_out(self, rows: Sequence[Row]) -> Micro:
         began = thread_time()
-        ids, mask = self._tensors(rows)
-        old, advantages = self._flat(rows, "logprobs"), self._flat(rows, "advantages")
+        layout: Any = self.build.layout
+        laid = lay_out(rows, self.device, layout, segments=self.build.attention == SEGMENTS)
         self.pack_s += thread_time() - began
-        logprobs, entropy = token_logprobs(self.model, ids, mask, self.options.temperature)
-        value, metrics = loss(logprobs, old, advantages, torch.ones_like(logprobs))
-        if self.options.kl:
-            distance = self._distance(ids, mask, logprobs)
-            value = value + self.options.kl * distance
-            metrics["kl_ref"] = float(distance.detach())
-        with torch.no_grad():
-            metrics["entropy"] = float(entropy.sum())
-            metrics["logp_diff/max"] = float((logprobs - old).abs().max()) if len(old) else 0.0
-        return value, metrics
-
-    def _distance(self, ids: torch.Tensor, mask: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
-        """k2 from the reference, summed over tokens."""
-        with torch.no_grad():
-            reference, _ = token_logprobs(self.reference, ids, mask, self.options.temperature)
-        return k2_penalty(logprobs, reference)
-
-    def _tensors(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Right-padded ids [B, L] and mask [B, L]. Padding lies after every real token, so that a causal model needs
-        no attention mask."""
-        width = max(len(row.ids) for row in rows)
-        ids = np.zeros((len(rows), width), np.int64)
-        mask = np.zeros((len(rows), width), np.bool_)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = row.ids
-            mask[i, : len(row.ids)] = row.mask > 0
-        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-
-    def _flat(self, rows: Sequence[Row], name: str) -> torch.Tensor:
-        values = np.concatenate([getattr(row, name)[row.mask > 0] for row in rows])
-        return torch.from_numpy(values).to(self.device)
+        return laid
 
     def _gradient(self) -> torch.Tensor:
+        """This rank's part of it, [parameters]."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        return torch.cat([_own(part).flatten() for part in parts])
 
     def _update(self) -> float:
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip))
+        whole: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip)
+        norm = float(whole.full_tensor() if hasattr(whole, "full_tensor") else whole)
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -166,16 +289,40 @@ class Learner:
             "agreement": self.agreement.state(),
             "skipped": self.skipped,
         }
-        return state if self.reference is None else {**state, "reference": self.reference.state_dict()}
+        if self.build.lora.rank:
+            state["adapters"] = adapters(self.model.state_dict().items())
+        return state if self.reference is None else {**state, "reference": self.reference.model.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.model.load_state_dict(state.get("adapters", {}), strict=False)
         self.agreement.restore(state["agreement"])
         self.skipped = int(state["skipped"])
         if "reference" in state:
             self.hold_here()
-            self.reference.load_state_dict(state["reference"])
+            self.reference.model.load_state_dict(state["reference"])
+
+
+def within(
+    rows: Sequence[Row], options: LearnerOptions, note: Callable[[str], None] = lambda text: None
+) -> tuple[list[Row], int]:
+    """The rows to train, and how many are above the budget; those are named. Raises `DataError` to refuse one."""
+    budget = options.tokens_per_microbatch
+    above = [row for row in rows if len(row.ids) > budget]
+    if not above:
+        return list(rows), 0
+    named = ", ".join(f"{row.name or 'a row'} ({len(row.ids)} tokens)" for row in above[:3])
+    told = f"{named}{' and others' if len(above) > 3 else ''}: above learner.tokens_per_microbatch = {budget}"
+    if options.long_rows == "refuse":
+        raise DataError(f"{told}; raise it, or set learner.long_rows to alone or drop")
+    note(f"{told}: {'left out' if options.long_rows == 'drop' else 'trained alone'}")
+    return [row for row in rows if options.long_rows != "drop" or len(row.ids) <= budget], len(above)
+
+
+def _own(tensor: Any) -> torch.Tensor:
+    local: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
 
 
 def _add(totals: dict[str, float], metrics: Mapping[str, float]) -> None:

@@ -8,23 +8,25 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from agentgym.engines.lm_head import head_logits
+from agentgym.trainers.micro import Micro
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits held at once (64 MiB in fp32)."""
 
 
-def token_logprobs(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """log p(ids[t] | ids[:t]) at `temperature` where mask is true, and the entropy there.
+def token_logprobs(model: Any, micro: Micro, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p(ids[t] | what precedes it in its row) at `temperature` where the mask is true, and the entropy there.
 
-    ids [B, L] int64 and mask [B, L] bool, right-padded, mask[:, 0] false -> two fp32 tensors [N], N = mask.sum(), in
-    row-major order. Only hidden states that predict a masked token reach the head, in chunks that are recomputed in
-    the backward pass.
+    Two fp32 tensors [N], N = mask.sum(), in row-major order. Only hidden states that predict a masked token reach the
+    head, in chunks that are recomputed in the backward pass.
     """
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    chosen = hidden[:, :-1][mask[:, 1:]]  # [N, H]
-    targets = ids[:, 1:][mask[:, 1:]]  # [N]
+    packed: dict[str, Any] = {} if micro.positions is None else {"position_ids": micro.positions}
+    if micro.stacks is not None:
+        packed["stacks"] = micro.stacks
+    hidden = model.base_model(input_ids=micro.ids, use_cache=False, **packed).last_hidden_state
+    ahead = micro.mask[:, 1:]  # a row's first token is never masked: what is before it in a packed row is not used
+    chosen = hidden[:, :-1][ahead]  # [N, H]
+    targets = micro.ids[:, 1:][ahead]  # [N]
     vocabulary = model.get_output_embeddings().weight.shape[0]
     rows = max(1, CHUNK_ELEMENTS // vocabulary)
     if len(targets) <= rows:
@@ -41,7 +43,7 @@ def _chunk(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     logits = head_logits(model, hidden).float() / temperature
     logprobs = torch.log_softmax(logits, dim=-1)
-    picked = logprobs.gather(1, targets[:, None]).squeeze(1)
+    picked = logprobs.gather(1, targets[:, None]).squeeze(1).clone()  # no view: sharding hooks into it
     with torch.no_grad():
         entropy = -(logprobs.exp() * logprobs).sum(-1)
     return picked, entropy

@@ -68,7 +68,7 @@ class Loop:
 
     def publish(self) -> None:
         """Hand the learner's weights to the engines as version `step`, and let play go on as far as it may."""
-        tensors = dict(self.learner.model.named_parameters())
+        tensors = self.learner.weights()
         self.rollouts.update(self.sync.publish(self.step, tensors))
         if self.probe:
             self.probe.published(self.step, tensors)

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from agentgym.trainers.muon import Muon
+
 
 def make_optimizers(
     model: nn.Module, kind: str, lr: float, weight_decay: float = 0.0, *, betas: tuple[float, float] = (0.9, 0.95)
@@ -22,11 +24,12 @@ def make_optimizers(
     matrices = [p for name, p in params if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
     held = {id(p) for p in matrices}
     rest = [p for _, p in params if id(p) not in held]
-    return [
-        # adjusted so that an update has the RMS of an AdamW one (Moonlight, arXiv 2502.16982): one lr serves both
-        _peak(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")),
-        _peak(torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay)),
-    ]
+    made: list[torch.optim.Optimizer] = []
+    if matrices:
+        made.append(_peak(Muon(matrices, lr=lr, weight_decay=weight_decay)))
+    if rest:  # adapters are matrices all
+        made.append(_peak(torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay)))
+    return made
 
 
 def _peak(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentgym.config import Config
 from agentgym.engines.size import context_of
-from agentgym.errors import ConfigError
+from agentgym.errors import ConfigError, RunError
 from agentgym.loading import users_code
 from agentgym.protocols import Credit, Reporter, WeightSync
 from agentgym.report.curve import draw_curve
@@ -18,7 +18,7 @@ from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.batch import Row
-from agentgym.trainers.checkpoint import list_checkpoints, load_learner_state, load_state, save_checkpoint, save_model
+from agentgym.trainers.checkpoint import list_checkpoints, load_state, save_checkpoint, save_model
 from agentgym.trainers.credit import make_credit
 from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
 from agentgym.trainers.evaluation import (
@@ -40,16 +40,17 @@ from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import teaches
 from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
-from agentgym.trainers.models import load_model, pick_device
+from agentgym.trainers.models import load_model
 from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Pipeline
+from agentgym.trainers.ranks.make import make_learner
 from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.make import make_sync
-from agentgym.types import Trajectory
+from agentgym.types import Group, Trajectory
 
 SAVE_SECONDS = 60.0
 """A warm start that takes longer than this is checkpointed so often."""
@@ -74,6 +75,7 @@ class Session:
         self._shown: list[Demonstration] | None = None
         self._rollouts: Rollouts | None = None
         self._sync: WeightSync | None = None
+        self._learner: Learner | None = None
         self._metrics = MetricsWriter(folder)
         self._make_env = env_factory(config)
         self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
@@ -90,23 +92,26 @@ class Session:
         torch.manual_seed(config.run.seed)
         self._check_envs()
         if self._checkpoint is not None:
-            self._restore(self._checkpoint)
+            model = self._restore(self._checkpoint)
         else:
             self.folder.rewind(0)  # of a run that was stopped before its first checkpoint, all is done again
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
-            self.model, self.tokenizer, self._model_path = asyncio.run(origin)
-        config.engine.max_context = context_of(self.model.config, config.engine.max_context)
+            model, self.tokenizer, self._model_path = asyncio.run(origin)
+            if config.model.lora_rank and not config.model.path:  # what adapters are put beside, also when resumed
+                save_model(model, self.tokenizer, self.folder.path / "base")
+        config.engine.max_context = context_of(model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
         options = sft_options(config) if warming else rl_options(config)
-        self.learner = Learner(self.model, options, torch.device(pick_device(config.learner.device)))
+        self._learner = make_learner(config, model, options)
+        self._learner.note = self.reporter.note
         if self._checkpoint is not None:
-            self.learner.load_state_dict(load_learner_state(self._checkpoint))
+            self.learner.load_state(self._checkpoint)
         self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
             self._rollouts = make_rollouts(WorkerSpec(config, self._model_path, self.step), self.reporter.note)
-        size = sum(p.numel() for p in self.model.parameters())
-        self.reporter.note(f"{type(self.model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
+        size = sum(p.numel() for p in self.learner.model.parameters())
+        self.reporter.note(f"{type(model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
 
     def warm_start(self) -> None:
         """Supervised learning on demonstrations, where the config asks for it."""
@@ -118,7 +123,7 @@ class Session:
         self.tally.warm = True
         if self._rollouts is not None:
             self._rollouts.ready()  # it loads the model from the folder that is now replaced
-        save_model(self.model, self.tokenizer, self.folder.model)
+        save_model(self.learner, self.tokenizer, self.folder.model)
         self.checkpoint()
 
     def evaluate(self, when: str) -> dict[str, Any]:
@@ -173,6 +178,7 @@ class Session:
             self.step = loop.step
             self.tally.rl_cpu_s = rl_cpu_before + self._cpu(loop.rollouts) - cpu_began
             recorder.step(loop, groups, ledger, metrics)
+            self._check_skipped(groups)
             spent = config.trainer.max_cpu_seconds and self.tally.rl_cpu_s >= config.trainer.max_cpu_seconds
             last = self.step == steps or bool(spent) or self.interrupt.requested
             if last or self.step % config.trainer.checkpoint_every == 0:
@@ -190,7 +196,7 @@ class Session:
     def finish(self, after: dict[str, Any]) -> dict[str, Any]:
         """Save the model as a Hugging Face folder and write the summary."""
         self.reporter.stage("save")
-        save_model(self.model, self.tokenizer, self.folder.model)
+        save_model(self.learner, self.tokenizer, self.folder.model)
         summary = self.summary(after)
         self.folder.write_summary(summary)
         self._metrics.close()
@@ -225,9 +231,16 @@ class Session:
             self._rollouts.close()
         if self._sync is not None:
             self._sync.close()
+        if self._learner is not None:
+            self._learner.close()
         self.interrupt.close()
 
     # ---- parts ----
+
+    @property
+    def learner(self) -> Learner:
+        assert self._learner is not None, "build() comes first"
+        return self._learner
 
     @property
     def rollouts(self) -> Rollouts:
@@ -263,11 +276,30 @@ class Session:
         for metrics in warm_start(self.learner, rows, config, start=tally.sft_steps):
             tally.sft_steps += 1
             tally.sft_loss = metrics["loss"]
+            self._check_skipped()
             self.reporter.advance(tally.sft_steps, loss=tally.sft_loss)
             if self.interrupt.requested or time.monotonic() - saved > SAVE_SECONDS:
                 self.checkpoint()
                 saved = time.monotonic()
             self.interrupt.check()
+
+    def _check_skipped(self, groups: Sequence[Group] = ()) -> None:
+        """Keep the episodes that an update was skipped for; `RunError` where that has happened too often."""
+        learner, allowed = self.learner, self.config.learner.max_skipped
+        if not learner.offending:
+            return
+        named = set(learner.offending)
+        kept = [t for group in groups for t in group.trajectories if t.id in named]
+        where = self.folder.write_trajectories(f"not-finite-{self.step:05d}", kept) if kept else None
+        told = ", ".join(name for name in learner.offending[:3] if name) or "demonstrations"
+        told += f" (kept in {where})" if where else ""
+        self.reporter.note(f"loss or gradient not finite, update skipped ({learner.skipped} so far): {told}")
+        if learner.skipped > allowed:
+            raise RunError(
+                f"step {self.step}: {learner.skipped} updates were skipped because the loss or gradient was not finite "
+                f"(learner.max_skipped = {allowed}); the last for {told}. A lower learner.lr, or model.dtype = "
+                "'float32', may help; go on from the last checkpoint with --resume"
+            )
 
     def _eval_sets(self) -> tuple[EvalSet, ...]:
         tasks = self.config.eval.tasks
@@ -277,9 +309,8 @@ class Session:
                 self.reporter.note(f"{chosen.env_id or 'env'} holds no tasks out: evaluated on its training tasks")
         return sets
 
-    def _restore(self, path: Any) -> None:
+    def _restore(self, path: Any) -> Any:
         self._model_path = str(path)
-        self.model = load_model(str(path), self.config.model.dtype)
         self.tokenizer = load_tokenizer(str(path))
         state = load_state(path)
         self.step = state["step"]
@@ -288,6 +319,9 @@ class Session:
         self._clock.resumed(self.tally)
         self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
+        if self.config.model.lora_rank:  # the checkpoint's has the adapters in it
+            return load_model(self.config.model.path or str(self.folder.path / "base"), self.config.model.dtype)
+        return load_model(str(path))
 
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
@@ -339,17 +373,17 @@ class Session:
         return loop
 
     def _probe(self) -> GapProbe | None:
-        size = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        size = sum(p.numel() * p.element_size() for p in self.learner.model.parameters())
         keep = self.config.rollout.max_staleness + 1
         return GapProbe(self.learner, keep=keep) if size * (keep + 1) <= PROBE_BYTES else None
 
     def _weight_sync(self) -> WeightSync:
         if self._sync is None:
-            self._sync = make_sync(self.config, self.model, self._model_path, self.folder.path / "weights")
+            self._sync = make_sync(self.config, self.learner, self._model_path, self.folder.path / "weights")
         return self._sync
 
     def _publish(self) -> None:
-        self.rollouts.update(self._weight_sync().publish(self.step, dict(self.model.named_parameters())))
+        self.rollouts.update(self._weight_sync().publish(self.step, self.learner.weights()))
 
     def _cpu(self, rollouts: Rollouts) -> float:
         return time.process_time() + rollouts.stats()["cpu_s"]

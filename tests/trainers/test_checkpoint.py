@@ -14,7 +14,6 @@ from agentgym.config import ModelConfig
 from agentgym.errors import RunError
 from agentgym.trainers.checkpoint import (
     list_checkpoints,
-    load_learner_state,
     load_state,
     save_checkpoint,
     write_folder,
@@ -39,7 +38,7 @@ def test_the_newest_are_kept_and_read_back(parts: tuple[Learner, Any], tmp_path:
     assert [path.name for path in found] == ["step-00002", "step-00003"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00002", "step-00003"]
     assert load_state(found[-1]) == {"step": 3, "tally": {"steps": 3}}
-    learner.load_state_dict(load_learner_state(found[-1]))
+    learner.load_state(found[-1])
 
 
 def test_a_kill_between_the_two_renames_leaves_the_former(parts: tuple[Learner, Any], tmp_path: Path) -> None:
@@ -114,7 +113,7 @@ def test_optimizers_go_on_exactly(parts: tuple[Learner, Any], tmp_path: Path) ->
     step()
     wanted = [p.detach().clone() for p in learner.model.parameters()]
     again = Learner(type(learner.model).from_pretrained(saved), LearnerOptions())
-    again.load_state_dict(load_learner_state(saved))
+    again.load_state(saved)
     assert not all(torch.equal(a, b) for a, b in zip(wanted, again.model.parameters(), strict=True))
     learner = again
     step()

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from agentgym.protocols import Tokens
 from agentgym.trainers.losses import k2_penalty, supervised_loss
 from agentgym.trainers.losses.grpo import grpo_loss
 
@@ -18,7 +19,7 @@ def tensors(*values: float) -> torch.Tensor:
 def test_hand_computed() -> None:
     ratio = tensors(1.5, 1.5, 0.5, 0.5, 1.0)
     advantage = tensors(1.0, -1.0, 1.0, -1.0, 2.0)
-    loss, metrics = grpo_loss(ratio.log(), torch.zeros(5).double(), advantage, torch.ones(5).double())
+    loss, metrics = grpo_loss(Tokens(ratio.log(), torch.zeros(5).double(), advantage, torch.ones(5).double()))
     # min(1.5, 1.28) + min(-1.5, -1.28) + min(.5, .8) + min(-.5, -.8) + 2
     assert float(loss) == pytest.approx(-(1.28 - 1.5 + 0.5 - 0.8 + 2.0))
     assert metrics["clip_frac"] == 2
@@ -27,7 +28,7 @@ def test_hand_computed() -> None:
 
 def test_masked_tokens_carry_neither_loss_nor_gradient() -> None:
     logprobs = tensors(-1.0, -2.0).requires_grad_()
-    loss, _ = grpo_loss(logprobs, tensors(-1.0, -2.0), tensors(1.0, 1.0), tensors(1.0, 0.0))
+    loss, _ = grpo_loss(Tokens(logprobs, tensors(-1.0, -2.0), tensors(1.0, 1.0), tensors(1.0, 0.0)))
     loss.backward()
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == [-1.0, 0.0]
@@ -35,14 +36,14 @@ def test_masked_tokens_carry_neither_loss_nor_gradient() -> None:
 
 def test_clipped_tokens_have_no_gradient() -> None:
     logprobs = tensors(math.log(2.0), math.log(0.5)).requires_grad_()
-    loss, _ = grpo_loss(logprobs, tensors(0.0, 0.0), tensors(1.0, -1.0), tensors(1.0, 1.0))
+    loss, _ = grpo_loss(Tokens(logprobs, tensors(0.0, 0.0), tensors(1.0, -1.0), tensors(1.0, 1.0)))
     loss.backward()
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == [0.0, 0.0]
 
 
 def test_supervised_is_weighted_cross_entropy() -> None:
-    loss, _ = supervised_loss(tensors(-1.0, -3.0), tensors(0, 0), tensors(1.0, 0.5), tensors(1, 1))
+    loss, _ = supervised_loss(Tokens(tensors(-1.0, -3.0), tensors(0, 0), tensors(1.0, 0.5), tensors(1, 1)))
     assert float(loss) == pytest.approx(2.5)
 
 

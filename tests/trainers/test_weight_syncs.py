@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from agentgym.config import load_config
 from agentgym.engines.sglang.proof import digests
 from agentgym.errors import ConfigError, RunError
+from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.weights.buckets import buckets_of
 from agentgym.trainers.weights.disk import DiskSync
 from agentgym.trainers.weights.distributed import DistributedSync
@@ -110,7 +111,7 @@ def test_a_shared_gpus_memory_is_refused_on_a_cpu(tmp_path: Path) -> None:
     config = Qwen3Config(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     told = load_config(None, {"engine": {"kind": "sglang", "sync": "tensor"}})
     with pytest.raises(ConfigError, match="the learner is on the CPU"):
-        make_sync(told, Qwen3ForCausalLM(config), "", tmp_path)
+        make_sync(told, Learner(Qwen3ForCausalLM(config), LearnerOptions()), "", tmp_path)
 
 
 def test_checksums_are_of_what_a_server_holds() -> None:

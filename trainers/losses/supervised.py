@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from agentgym.protocols import Tokens
 
-def supervised_loss(
-    logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, float]]:
+
+def supervised_loss(tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]:
     """Cross-entropy, in the shape of a `Loss`: advantages are the tokens' weights, old logprobs are not used."""
-    return -(logprobs * advantages * mask).sum(), {}
+    return -(tokens.logprobs * tokens.advantages * tokens.mask).sum(), {}

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from agentgym.config import Config
 from agentgym.errors import ConfigError
 from agentgym.protocols import WeightSync
+from agentgym.trainers.learner import Learner
 from agentgym.trainers.weights.proof import LearnerProof
 from agentgym.trainers.weights.shared import SharedMemorySync
 
 
-def make_sync(config: Config, model: Any, model_path: str, folder: Path) -> WeightSync:
-    """Of `model`'s parameters to the config's engine; `folder`: for what is written to disk.
+def make_sync(config: Config, learner: Learner, model_path: str, folder: Path) -> WeightSync:
+    """Of a learner's weights to the config's engine; `folder`: for what is written to disk.
 
     Raises `ConfigError` for a way that this machine does not have.
     """
     engine = config.engine
     if engine.kind != "sglang":
-        return SharedMemorySync(dict(model.named_parameters()))
-    prove = LearnerProof(model)
+        return SharedMemorySync(learner.weights())
+    prove = LearnerProof(learner)
     if engine.sync == "disk":
         from agentgym.trainers.weights.disk import DiskSync
 
@@ -30,7 +30,7 @@ def make_sync(config: Config, model: Any, model_path: str, folder: Path) -> Weig
         from agentgym.trainers.weights.distributed import DistributedSync
 
         return DistributedSync(bucket_bytes=bucket, prove=prove)
-    if not next(model.parameters()).is_cuda:
+    if learner.device.type != "cuda":
         raise ConfigError(
             "engine.sync = 'tensor' hands over a GPU's memory, and the learner is on the CPU (tensors shared between "
             "CPU processes kill the server): use disk or distributed"

@@ -14,6 +14,7 @@ import torch
 from agentgym.engines.sglang.proof import WeightMismatch, digests, prove
 from agentgym.errors import EngineFault
 from agentgym.protocols import WeightSync
+from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.weights.disk import DiskSync
 from agentgym.trainers.weights.distributed import DistributedSync
 from agentgym.trainers.weights.proof import LearnerProof
@@ -128,7 +129,7 @@ def test_other_weights_than_those_meant_are_found_out(server: Any, given: Any, s
 
 def test_a_probe_tells_weights_apart_where_checksums_cannot(server: Any, given: Any) -> None:
     engine = given.served_engine(server)
-    proofs = [LearnerProof(given.build_model("qwen3", seed)) for seed in (0, 1)]
+    proofs = [LearnerProof(Learner(given.build_model("qwen3", seed), LearnerOptions())) for seed in (0, 1)]
     right, wrong = (
         WeightProof({}, made.ids, made.logprobs, made.tolerance)
         for made in (proof(parameters(given, seed)) for seed, proof in enumerate(proofs))

@@ -1,0 +1,70 @@
+"""Bins: every row once, none above the budget, and full; shares of equal cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import Qwen3Config
+
+from agentgym.trainers.batch import Row
+from agentgym.trainers.packing import Cost, bins, cost_of, deal, fill, passes
+
+LENGTHS = st.lists(st.integers(1, 300), max_size=60)
+
+
+def row(length: int) -> Row:
+    none = np.zeros(length, np.float32)
+    return Row(np.zeros(length, np.int32), none, none, none, np.zeros(length, np.int32))
+
+
+def long_tailed(count: int, seed: int = 0) -> list[Row]:
+    """Episodes as they come: most short, few very long (lognormal, 20 to 8,000 tokens)."""
+    lengths = np.exp(np.random.default_rng(seed).normal(6.0, 1.0, count)).clip(20, 8000)
+    return [row(int(n)) for n in lengths]
+
+
+@given(LENGTHS, st.integers(1, 200))
+def test_bins_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    made = [row(n) for n in lengths]
+    found = bins(made, budget)
+    assert sorted(id(r) for micro in found for r in micro) == sorted(id(r) for r in made)
+    for micro in found:
+        sizes = [len(r.ids) for r in micro]
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(micro) == 1 or sum(sizes) <= budget
+    assert sum(sum(len(r.ids) for r in micro) <= budget / 2 for micro in found) <= 1  # two such would share a bin
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bins_of_a_long_tailed_mix_are_full(seed: int) -> None:
+    made = long_tailed(1024, seed)
+    found = bins(made, 16384)
+    assert fill(found[:-1], "packed", 16384) >= 0.98
+    assert fill(found, "packed", 16384) >= 0.95  # with the last, which has what is left
+
+
+@given(LENGTHS, st.integers(2, 5))
+def test_ranks_get_every_row_once_and_as_many_passes(lengths: list[int], ranks: int) -> None:
+    made = [row(n) for n in lengths]
+    for layout in ("packed", "padded"):
+        dealt = passes(made, ranks, layout=layout, budget=300, cost=Cost())  # type: ignore[arg-type]
+        assert sorted(id(r) for rank in dealt for micro in rank for r in micro) == sorted(id(r) for r in made)
+        assert len({len(rank) for rank in dealt}) == 1
+
+
+def test_ranks_get_shares_of_equal_cost() -> None:
+    cost = Cost(500.0)
+    loads = [sum(cost(len(r.ids)) for r in hand) for hand in deal(long_tailed(512), 8, cost)]
+    assert max(loads) / min(loads) < 1.02
+
+
+def test_attention_costs_as_much_as_the_matrices_at_the_crossover() -> None:
+    config = Qwen3Config(
+        hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=4, head_dim=16
+    )
+    cost = cost_of(config)
+    weights = 4 * 64 * 64 + 3 * 64 * 128
+    length = 100
+    assert cost(length) * 2 * weights == pytest.approx(2 * weights * length + 2 * 64 * length**2)

@@ -1,0 +1,157 @@
+"""The model as the learner runs it: micro-batch in, log-probabilities out."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from agentgym.errors import ConfigError, ModelError
+from agentgym.trainers.logprobs import token_logprobs
+from agentgym.trainers.lora import Lora, add_adapters
+from agentgym.trainers.micro import Micro
+from agentgym.trainers.segments import NAME, register, stacks_of
+
+_UNSPECIFIC = ("auto", "sdpa")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What is chosen about the model for the whole run: how it is run, not what it learns."""
+
+    layout: str = "auto"
+    """`packed`, `padded`, or auto: packed where the model keeps packed rows apart."""
+    attention: str = "auto"
+    """A name that transformers knows; auto: ours over packed rows (`segments`)."""
+    recompute: bool = False
+    compile: bool = False
+    lora: Lora = field(default_factory=Lora)
+    dtype: str = "float32"
+    """What matrix products are computed in; weights are kept in fp32."""
+
+
+class Policy(nn.Module):
+    """A transformers causal LM under one `forward`, which is what sharding hooks into.
+
+    `compute`: the type of matrix products where it is not that of the weights.
+    """
+
+    def __init__(self, model: Any, compute: torch.dtype | None = None):
+        super().__init__()
+        self.model = model
+        self.compute = compute
+
+    def forward(self, micro: Micro, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logprobs [N] and entropies [N] of the masked tokens, fp32."""
+        with self._precision(micro.ids.device):
+            return token_logprobs(self.model, micro, temperature)
+
+    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        if self.compute is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, self.compute)
+
+
+def skeleton(kind: type, config: Any, build: Build | None = None) -> Any:
+    """A model of a class on the meta device, without weights; `build`: set up as `prepare` has decided."""
+    register()  # which the configuration may name
+    with torch.device("meta"):
+        model: Any = kind(copy.deepcopy(config))
+    if build is None:
+        return model
+    if build.lora.rank:
+        add_adapters(model, build.lora)
+        for parameter in model.parameters():
+            if not parameter.requires_grad:  # only what is trained needs to be kept in fp32
+                parameter.data = parameter.data.to(getattr(torch, build.dtype))
+    if build.attention != "sdpa":
+        model.set_attn_implementation(build.attention)
+    _run_as(model, build)
+    return model
+
+
+def prepare(model: Any, build: Build) -> Build:
+    """Set up how `model` attends and recomputes; `build` with `auto` decided. Raises `ConfigError`, `ModelError`."""
+    if build.recompute and not getattr(model, "supports_gradient_checkpointing", False):
+        raise ModelError(f"learner.recompute: {type(model).__name__} cannot recompute; set it to false")
+    if build.lora.rank:
+        add_adapters(model, build.lora)
+    decided = _decided(model, build)
+    _run_as(model, build)
+    return decided
+
+
+def _decided(model: Any, build: Build) -> Build:
+    """How it attends, and whether rows are packed."""
+    if build.attention not in (*_UNSPECIFIC, NAME):
+        _attend(model, build.attention)
+        return replace(build, layout="padded" if build.layout == "auto" else build.layout)
+    packs = build.attention != "sdpa" and build.layout != "padded" and _packs(model)
+    if build.layout == "packed" and not packs:
+        raise ModelError(
+            f"learner.layout = 'packed': {type(model).__name__} does not keep packed rows apart (its layers mix "
+            "tokens by more than attention, or attend in their own way); use --learner.layout=padded"
+        )
+    return replace(build, layout="packed" if packs else "padded", attention=NAME if packs else "sdpa")
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers of a transformers model, in order."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    found = [module for module in model.modules() if type(module).__name__ in names]
+    return [module for module in found if not isinstance(module, nn.Embedding)]
+
+
+def _run_as(model: Any, build: Build) -> None:
+    if build.recompute:
+        _recompute(model)
+    if build.compile:
+        for block in blocks_of(model):
+            block.compile(dynamic=True)
+
+
+def _recompute(model: Any) -> None:
+    how = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(how)
+    else:  # its former name
+        model.gradient_checkpointing_enable(how)
+
+
+def _attend(model: Any, name: str) -> None:
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, ImportError) as e:
+        raise ConfigError(f"learner.attention = {name!r}: {str(e).strip().splitlines()[0]}") from None
+
+
+@torch.no_grad()
+def _packs(model: Any) -> bool:
+    """Whether two rows in one sequence come out as each does alone. Leaves our attention set where they do."""
+    before, training = model.config._attn_implementation, model.training
+    device = next(model.parameters()).device
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    lengths = (5, 3)
+    rows = [torch.arange(1, n + 1, device=device)[None] * 7919 % vocabulary for n in lengths]
+    model.eval()
+    try:
+        alone = torch.cat([model.base_model(input_ids=row, use_cache=False).last_hidden_state for row in rows], dim=1)
+        model.set_attn_implementation(register())
+        positions = torch.cat([torch.arange(n, device=device) for n in lengths])[None]
+        stacks = stacks_of(lengths, device)
+        packed = model.base_model(
+            input_ids=torch.cat(rows, dim=1), position_ids=positions, use_cache=False, stacks=stacks
+        ).last_hidden_state
+        exact = 1e-4 if alone.dtype == torch.float32 else 0.05
+        kept = float((packed - alone).float().norm()) <= exact * float(alone.float().norm())
+    except (ValueError, TypeError, RuntimeError, KeyError):  # a model that cannot be called so
+        kept = False
+    finally:
+        model.train(training)
+    if not kept:
+        model.set_attn_implementation(before)
+    return kept
