@@ -65,23 +65,23 @@ class ModelConfig(Section):
     revision: str = ""
     """Revision of a Hugging Face id."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the engine's and learner's weights."""
+    """What the engine holds and both sides compute in; the learner keeps its weights in float32 all the same."""
     tool_format: str = "auto"
     """How the model writes tool calls; auto: by its chat template."""
     keep_thinking: bool = False
     """Keep earlier reasoning in the context where a chat template would remove it (else such an episode branches)."""
+    lora_rank: int = Field(0, ge=0)
+    """Rank of LoRA adapters, which are then all that is trained; engines get merged weights. 0: all is trained."""
+    lora_alpha: float = Field(0.0, ge=0)
+    """Their scale times the rank; 0: twice the rank."""
+    lora_targets: list[str] = Field(default_factory=list)
+    """Last parts of module names, as ["q_proj", "v_proj"]; empty: all linear layers but the head."""
     layers: int = Field(3, ge=1)
     """Tiny model: layers."""
     width: int = Field(128, ge=8)
     """Tiny model: hidden size."""
     heads: int = Field(4, ge=1)
     """Tiny model: attention heads."""
-    lora_rank: int = Field(0, ge=0)
-    """Rank of the adapters that are trained in place of the weights (LoRA); 0: none, all weights are trained."""
-    lora_alpha: float = Field(0.0, ge=0)
-    """Scale of the adapters, over their rank; 0: twice the rank."""
-    lora_targets: list[str] = Field(default_factory=list)
-    """Names of the layers that get adapters, as ["q_proj", "v_proj"]; empty: all linear layers but the head."""
 
 
 class EngineConfig(Section):
@@ -400,6 +400,8 @@ class LearnerConfig(Section):
     """Activation checkpointing: only each block's input is kept, the rest is computed again in the backward pass."""
     compile: bool = False
     """torch.compile on each block."""
+    long_rows: Literal["alone", "drop", "refuse"] = "alone"
+    """A row above `tokens_per_microbatch`: trained alone, left out, or the end of the run; it is named in each case."""
     ranks: int = Field(1, ge=1)
     """Learner processes; the weights are sharded over them (FSDP2). A GPU each, or gloo on the CPU."""
     timeout: float = Field(600.0, gt=0)

@@ -67,9 +67,7 @@ def one_seed(seed: int, args: argparse.Namespace, overrides: Sequence[str], fold
         "rise": rise,
         "check_run": agentgym("check-run", str(run)),
         "evaluated": len(first),
-        "success": {
-            name: sum(v.startswith("correct") for v in ends.values()) / len(ends) for name, ends in found.items()
-        },
+        "success": {name: count / len(first) for name, count in right.items()},
         "other_verdicts": sum(first.get(episode) != end for other in others for episode, end in other.items()),
     }
 

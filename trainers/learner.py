@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from agentgym.errors import RunError
+from agentgym.errors import DataError, RunError
 from agentgym.protocols import Loss
 from agentgym.trainers.agreement import Agreement
 from agentgym.trainers.batch import Row, split_minibatches
+from agentgym.trainers.lora import ADAPTER, adapters, merged, save_adapters
 from agentgym.trainers.losses.aggregate import Aggregate, denominator
 from agentgym.trainers.losses.choice import Anchor
 from agentgym.trainers.losses.kl import Estimator
@@ -28,7 +29,7 @@ from agentgym.trainers.micro import Micro, lay_out
 from agentgym.trainers.objective import Objective
 from agentgym.trainers.optim import make_optimizers, set_lr
 from agentgym.trainers.packing import Cost, cost_of, passes
-from agentgym.trainers.policy import Build, Policy, prepare
+from agentgym.trainers.policy import Build, Policy, prepare, skeleton
 from agentgym.trainers.ranks.team import Team
 from agentgym.trainers.segments import NAME as SEGMENTS
 from agentgym.trainers.skips import Skips
@@ -54,6 +55,8 @@ class LearnerOptions:
     length: int = 1
     anchor: Anchor = "behaviour"
     agreement: float = 0.0
+    long_rows: str = "alone"
+    """What becomes of a row above `tokens_per_microbatch`: alone, drop or refuse."""
 
     def objective(self, loss: Loss) -> Objective:
         """What is minimised with `loss`."""
@@ -110,6 +113,7 @@ class Learner:
     cost: Cost = field(init=False)
     skips: Skips = field(default_factory=Skips)
     """Steps left out, as their loss or gradient was not finite."""
+    note: Callable[[str], None] = lambda text: None
     pack_s: float = 0.0
     """CPU-seconds of `train` that went into laying out micro-batches."""
 
@@ -133,7 +137,8 @@ class Learner:
         """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
         lr_scale *= self.agreement.scale
         began = thread_time()
-        parts = split_minibatches([row for row in rows if row.trained], self.options.minibatches, seed)
+        kept, above = within(rows, self.options, self.note)
+        parts = split_minibatches([row for row in kept if row.trained], self.options.minibatches, seed)
         shares: list[list[Share]] = [[] for _ in range(self.team.size)]
         for i, part in enumerate(parts):
             total, tokens = denominator(self.options.aggregate, part), sum(row.trained for row in part)
@@ -157,7 +162,8 @@ class Learner:
         finite = [norm for norm in norms if math.isfinite(norm)]
         trained = float(sum(row.trained for part in parts for row in part))
         norm = float(np.mean(finite)) if finite else math.nan if norms else 0.0
-        return {**means, "grad_norm": norm, "trained_tokens": max(1.0, trained), "lr_scale": lr_scale}
+        found = {**means, "grad_norm": norm, "trained_tokens": max(1.0, trained), "lr_scale": lr_scale}
+        return {**found, "rows_above_budget": float(above)} if above else found
 
     @property
     def skipped(self) -> int:
@@ -189,15 +195,23 @@ class Learner:
 
     def bare(self) -> Any:
         """Another model like it, of this process alone, to load `weights` of any version into."""
-        return copy.deepcopy(self.model)
+        return type(self.model)(copy.deepcopy(self.model.config)).to(self.device)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All weights, whole, by the names of the model that engines load."""
-        return dict(self.model.named_parameters())
+        return self._named_like_the_engines(dict(self.model.named_parameters()))
+
+    def _named_like_the_engines(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return merged(tensors, self.build.lora) if self.build.lora.rank else tensors
 
     def save_pretrained(self, folder: Path) -> None:
         """A Hugging Face folder of the weights."""
-        self.model.save_pretrained(folder)
+        if not self.build.lora.rank:
+            self.model.save_pretrained(folder)
+            return
+        kind, config = type(self.model), self.model.config
+        skeleton(kind, config).save_pretrained(folder, state_dict=self.weights())
+        save_adapters(adapters(self.model.named_parameters()), self.build.lora, folder / ADAPTER)
 
     def save_state(self, folder: Path) -> None:
         """All else that is needed to go on, into a folder that is there."""
@@ -321,16 +335,35 @@ class Learner:
             "agreement": self.agreement.state(),
             "skipped": self.skips.total,
         }
+        if self.build.lora.rank:
+            state["adapters"] = adapters(self.model.state_dict().items())
         return state if self.reference is None else {**state, "reference": self.reference.model.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.model.load_state_dict(state.get("adapters", {}), strict=False)
         self.agreement.restore(state["agreement"])
         self.skips.total = int(state["skipped"])
         if "reference" in state:
             self.hold_here()
             self.reference.model.load_state_dict(state["reference"])
+
+
+def within(
+    rows: Sequence[Row], options: LearnerOptions, note: Callable[[str], None] = lambda text: None
+) -> tuple[list[Row], int]:
+    """The rows to train, and how many are above the budget; those are named. Raises `DataError` to refuse one."""
+    budget = options.tokens_per_microbatch
+    above = [row for row in rows if len(row.ids) > budget]
+    if not above:
+        return list(rows), 0
+    named = ", ".join(f"{row.source or 'a row'} ({len(row.ids)} tokens)" for row in above[:3])
+    told = f"{named}{' and others' if len(above) > 3 else ''}: above learner.tokens_per_microbatch = {budget}"
+    if options.long_rows == "refuse":
+        raise DataError(f"{told}; raise it, or set learner.long_rows to alone or drop")
+    note(f"{told}: {'left out' if options.long_rows == 'drop' else 'trained alone'}")
+    return [row for row in rows if options.long_rows != "drop" or len(row.ids) <= budget], len(above)
 
 
 def _own(tensor: Any) -> torch.Tensor:

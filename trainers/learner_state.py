@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 from agentgym.trainers.learner import Learner
+from agentgym.trainers.lora import adapters
 
 WHOLE, SHARDED, REST = "learner.pt", "learner", "learner.json"
-_REFERENCE = "reference."
+_REFERENCE, _ADAPTER = "reference.", "adapter."
 
 
 def save_state(learner: Learner, folder: Path) -> None:
     """Write what `load_state` reads. Several ranks call it at once."""
-    if learner.team.size == 1:
+    if learner.team.mesh is None:
         torch.save(learner.state_dict(), folder / WHOLE)
         return
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -38,7 +39,7 @@ def load_state(learner: Learner, folder: Path) -> None:
         _load_sharded(learner, folder)
         return
     state = torch.load(folder / WHOLE, map_location="cpu", weights_only=True)
-    if learner.team.size == 1:
+    if learner.team.mesh is None:
         learner.load_state_dict(state)
         return
     _restore(learner, state)
@@ -53,8 +54,8 @@ def named_tensors(learner: Learner) -> dict[str, torch.Tensor]:
     for i, name, parameter in _parameters(learner):
         for key, value in learner.optimizers[i].state[parameter].items():
             found[f"optimizer.{i}.{name}.{key}"] = torch.as_tensor(value)
-    if learner.reference is not None:
-        found.update((_REFERENCE + name, p) for name, p in learner.reference.model.named_parameters())
+    found.update((_ADAPTER + name, p) for name, p in adapters(learner.model.named_parameters()).items())
+    found.update((_REFERENCE + name, p) for name, p in _reference(learner))
     return found
 
 
@@ -66,9 +67,12 @@ def place_tensors(learner: Learner, given: Mapping[str, torch.Tensor]) -> None:
         state = learner.optimizers[i].state[parameter]
         for key in [key for key in given if key.startswith(prefix)]:
             state[key.removeprefix(prefix)] = _like(parameter, given[key])
-    if learner.reference is not None:
-        for name, parameter in learner.reference.model.named_parameters():
-            parameter.copy_(_like(parameter, given[_REFERENCE + name]))
+    for prefix, weights in (
+        (_REFERENCE, _reference(learner)),
+        (_ADAPTER, list(adapters(learner.model.named_parameters()).items())),
+    ):
+        for name, parameter in weights:
+            parameter.copy_(_like(parameter, given[prefix + name]))
 
 
 def _like(parameter: Any, given: Any) -> Any:
@@ -99,6 +103,8 @@ def _named(learner: Learner, state: Mapping[str, Any]) -> Iterator[tuple[str, to
             yield f"optimizer.{i}.{name}.{key}", torch.as_tensor(value)
     for name, value in state.get("reference", {}).items():
         yield _REFERENCE + name, value
+    for name, value in state.get("adapters", {}).items():
+        yield _ADAPTER + name, value
 
 
 def _load_sharded(learner: Learner, folder: Path) -> None:
@@ -111,6 +117,7 @@ def _load_sharded(learner: Learner, folder: Path) -> None:
         learner._hold()
     weights: dict[str, Any] = {f"optimizer.{i}.{name}.": p for i, name, p in _parameters(learner)}
     weights.update((_REFERENCE + name, p) for name, p in _reference(learner))
+    weights.update((_ADAPTER + name, p) for name, p in adapters(learner.model.named_parameters()).items())
     room: dict[str, Any] = {}
     for name, about in held.items():
         owner: Any = weights.get(name, weights.get(name.rpartition(".")[0] + "."))
@@ -119,7 +126,7 @@ def _load_sharded(learner: Learner, folder: Path) -> None:
         room[name] = room[name].detach()
     with warnings.catch_warnings():  # that it is read without a process group, which is what is meant
         warnings.simplefilter("ignore", UserWarning)
-        load(room, storage_reader=reader, no_dist=learner.team.size == 1)
+        load(room, storage_reader=reader, no_dist=learner.team.mesh is None)
     place_tensors(learner, room)
     _restore(learner, json.loads((folder / REST).read_text()))
 

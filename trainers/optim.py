@@ -24,10 +24,12 @@ def make_optimizers(
     matrices = [p for name, p in params if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
     held = {id(p) for p in matrices}
     rest = [p for _, p in params if id(p) not in held]
-    return [
-        _peak(Muon(matrices, lr=lr, weight_decay=weight_decay)),
-        _peak(torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay)),
-    ]
+    made: list[torch.optim.Optimizer] = []
+    if matrices:
+        made.append(_peak(Muon(matrices, lr=lr, weight_decay=weight_decay)))
+    if rest:  # adapters are matrices all
+        made.append(_peak(torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay)))
+    return made
 
 
 def _peak(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

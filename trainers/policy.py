@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from agentgym.errors import ConfigError, ModelError
 from agentgym.trainers.logprobs import token_logprobs
+from agentgym.trainers.lora import Lora, add_adapters
 from agentgym.trainers.micro import Micro
 from agentgym.trainers.segments import NAME, register, stacks_of
 
@@ -28,6 +29,7 @@ class Build:
     """A name that transformers knows; auto: ours over packed rows (`segments`)."""
     recompute: bool = False
     compile: bool = False
+    lora: Lora = field(default_factory=Lora)
     dtype: str = "float32"
     """What matrix products are computed in; weights are kept in fp32."""
 
@@ -56,19 +58,37 @@ class Policy(nn.Module):
         return torch.autocast(device.type, self.compute)
 
 
-def skeleton(kind: type, config: Any) -> Any:
-    """A model of a class on the meta device, without weights."""
+def skeleton(kind: type, config: Any, build: Build | None = None) -> Any:
+    """A model of a class on the meta device, without weights; `build`: set up as `prepare` has decided."""
     register()  # which the configuration may name
     with torch.device("meta"):
-        return kind(copy.deepcopy(config))
+        model: Any = kind(copy.deepcopy(config))
+    if build is None:
+        return model
+    if build.lora.rank:
+        add_adapters(model, build.lora)
+        for parameter in model.parameters():
+            if not parameter.requires_grad:  # only what is trained needs to be kept in fp32
+                parameter.data = parameter.data.to(getattr(torch, build.dtype))
+    if build.attention != "sdpa":
+        model.set_attn_implementation(build.attention)
+    _run_as(model, build)
+    return model
 
 
 def prepare(model: Any, build: Build) -> Build:
     """Set up how `model` attends and recomputes; `build` with `auto` decided. Raises `ConfigError`, `ModelError`."""
-    if build.recompute:
-        if not getattr(model, "supports_gradient_checkpointing", False):
-            raise ModelError(f"learner.recompute: {type(model).__name__} cannot recompute; set it to false")
-        _recompute(model)
+    if build.recompute and not getattr(model, "supports_gradient_checkpointing", False):
+        raise ModelError(f"learner.recompute: {type(model).__name__} cannot recompute; set it to false")
+    if build.lora.rank:
+        add_adapters(model, build.lora)
+    decided = _decided(model, build)
+    _run_as(model, build)
+    return decided
+
+
+def _decided(model: Any, build: Build) -> Build:
+    """How it attends, and whether rows are packed."""
     if build.attention not in (*_UNSPECIFIC, NAME):
         _attend(model, build.attention)
         return replace(build, layout="padded" if build.layout == "auto" else build.layout)
@@ -81,14 +101,19 @@ def prepare(model: Any, build: Build) -> Build:
     return replace(build, layout="packed" if packs else "padded", attention=NAME if packs else "sdpa")
 
 
-def follow(model: Any, build: Build) -> None:
-    """Set up a model as `prepare` has decided elsewhere."""
-    if build.attention == NAME:
-        register()
-    if build.attention != "sdpa":
-        model.set_attn_implementation(build.attention)
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers of a transformers model, in order."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    found = [module for module in model.modules() if type(module).__name__ in names]
+    return [module for module in found if not isinstance(module, nn.Embedding)]
+
+
+def _run_as(model: Any, build: Build) -> None:
     if build.recompute:
         _recompute(model)
+    if build.compile:
+        for block in blocks_of(model):
+            block.compile(dynamic=True)
 
 
 def _recompute(model: Any) -> None:

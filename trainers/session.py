@@ -112,10 +112,13 @@ class Session:
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
             model, self.tokenizer, self._model_path = asyncio.run(origin)
+            if config.model.lora_rank and not config.model.path:  # what adapters are put beside, also when resumed
+                save_model(model, self.tokenizer, self.folder.path / "base")
         config.engine.max_context = context_of(model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
         options = sft_options(config) if warming else rl_options(config)
         self._learner = make_learner(config, model, options)
+        self._learner.note = self.reporter.note
         if self._checkpoint is not None:
             self.learner.load_state(self._checkpoint)
         self._annotator = make_annotator(config, self.learner, self.tokenizer, self._answers)
@@ -320,7 +323,9 @@ class Session:
         self._clock.resumed(self.tally)
         self.folder.rewind(self.step, evaluated=("before",) if self.tally.before else ())
         self.reporter.note(f"resumed at step {self.step}")
-        return load_model(str(path), self.config.model.dtype)
+        if self.config.model.lora_rank:  # the checkpoint's has the adapters in it
+            return load_model(self.config.model.path or str(self.folder.path / "base"), self.config.model.dtype)
+        return load_model(str(path))
 
     def _check_envs(self) -> None:
         """Build each env once here, so that a mistake in it is reported before anything starts."""

@@ -34,6 +34,7 @@ def sft_options(config: Config) -> LearnerOptions:
         lr=config.sft.lr,
         optimizer=config.sft.optimizer,
         tokens_per_microbatch=config.learner.tokens_per_microbatch,
+        long_rows=config.learner.long_rows,
     )
 
 
@@ -56,6 +57,7 @@ def rl_options(config: Config) -> LearnerOptions:
         length=chosen.length,
         anchor=chosen.anchor,
         agreement=learner.agreement,
+        long_rows=learner.long_rows,
     )
 
 

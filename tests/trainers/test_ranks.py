@@ -17,7 +17,9 @@ import torch
 from agentgym.errors import RunError
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.learner import Learner, LearnerOptions
+from agentgym.trainers.lora import Lora
 from agentgym.trainers.losses.grpo import grpo_loss
+from agentgym.trainers.policy import Build
 from agentgym.trainers.ranks.followers import RankError, RankLost, compare
 from agentgym.trainers.ranks.learner import RankedLearner, make_ranked
 from tests.trainers.rows import rows, tiny
@@ -26,8 +28,10 @@ OPTIONS = LearnerOptions(lr=1e-3, optimizer="muon", minibatches=2, tokens_per_mi
 
 
 @contextlib.contextmanager
-def ranked(ranks: int = 2, model: Any = None, options: LearnerOptions = OPTIONS) -> Iterator[RankedLearner]:
-    learner = make_ranked(model or tiny(), options, ranks=ranks, timeout=300.0)
+def ranked(
+    ranks: int = 2, model: Any = None, options: LearnerOptions = OPTIONS, build: Build | None = None
+) -> Iterator[RankedLearner]:
+    learner = make_ranked(model or tiny(), options, ranks=ranks, build=build, timeout=300.0)
     try:
         yield learner
     finally:
@@ -134,6 +138,52 @@ def _seen(learner: Learner) -> list[dict[str, torch.Tensor]]:
 
     learner.optimizers[0].step = watched  # type: ignore[method-assign, assignment]
     return seen
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_adapters_on_two_ranks_and_recomputed(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs peft (extra lora)")
+    build = Build(lora=Lora(4), recompute=True, layout="padded")
+    one = Learner(tiny(), OPTIONS, build=build)
+    one.hold_here()
+    with ranked(build=build) as two:
+        given = {name: p.detach() for name, p in one.model.named_parameters() if "lora_" in name}
+        place_first(two, given)
+        two.hold_here()
+        steps(one, 0, 5)
+        steps(two, 0, 5)
+        assert apart(one, two) < 1e-5
+        folder = saved(two, tmp_path / "two")
+        back = Learner(tiny(), OPTIONS, build=build)
+        back.load_state(folder)
+        assert apart(back, two) < 1e-6
+        steps(two, 5, 6)
+        steps(back, 5, 6)
+        assert apart(back, two) < 1e-5
+
+
+def place_first(learner: RankedLearner, given: dict[str, torch.Tensor]) -> None:
+    """Adapters are drawn by each learner for itself: take another's."""
+    learner._together("_take", given)
+
+
+def test_bf16_is_computed_in_and_fp32_kept() -> None:
+    """One rank, in this process: a rate that bf16 weights would round away moves the fp32 ones."""
+    options = LearnerOptions(lr=1e-6, tokens_per_microbatch=64)
+    exact = Learner(tiny(), options)
+    with ranked(1, options=options, build=Build(dtype="bfloat16", recompute=True)) as half:
+        before = half._whole()
+        ours = exact.train(rows(12), grpo_loss, seed=0)
+        theirs = half.train(rows(12), grpo_loss, seed=0)
+        assert theirs["loss"] != ours["loss"]
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=0.05)
+        assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=0.05)
+        after = half._whole()
+        for name, tensor in after.items():
+            assert tensor.dtype == torch.float32
+            assert not torch.equal(tensor, before[name])
+        assert {tensor.dtype for tensor in half.weights().values()} == {torch.bfloat16}
 
 
 def failing(tokens: Any) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from agentgym.config import Config
-from agentgym.trainers.batch import Row, micro_batches, split_minibatches
+from agentgym.trainers.batch import Row, split_minibatches
+from agentgym.trainers.packing import Layout, cost_of, passes
 
 SIGMA = 1.0
 """Spread of the lengths' logarithm, as in benchmarks/async_overlap.py: few episodes are long, and many short."""
@@ -37,24 +40,27 @@ class Batch:
     padded: int
     """Tokens of all, padding included."""
     busiest: int
-    """Of them, those of a rank that has the most passes: where there are few passes, ranks wait."""
+    """Of them, those of the rank that has most: the others wait."""
     minibatches: int
     attended: float
     """Tokens that a token attends to, on average."""
 
 
-def plan_batch(config: Config, ranks: int) -> Batch:
-    """`engine.max_context` is resolved. Lengths are lognormal with the mean of `plan.episode_tokens`, cut at the
-    context, drawn by the run's seed."""
+def plan_batch(config: Config, model: Any, ranks: int) -> Batch:
+    """model: its transformers config; `engine.max_context` is resolved.
+
+    Lengths are lognormal with the mean of `plan.episode_tokens`, cut at the context, drawn by the run's seed.
+    """
     rollout, context = config.rollout, config.engine.max_context
     rows = drawn_rows(expected(config), context, rollout.groups * rollout.group_size, config.run.seed)
     lengths = np.array([len(row.ids) for row in rows])
     budget = config.learner.tokens_per_microbatch
     parts = split_minibatches(rows, config.learner.minibatches, config.run.seed)
-    cut = [micro_batches(part, budget) for part in parts]
-    sizes = [len(micro[0].ids) * len(micro) for part in cut for micro in part]
-    tokens, padded = int(lengths.sum()), sum(sizes)
-    passes = sum(-(-len(part) // ranks) for part in cut)
+    layout: Layout = "padded" if config.learner.layout == "padded" else "packed"
+    cut = [passes(part, ranks, layout=layout, budget=budget, cost=cost_of(model)) for part in parts]
+    loads = [[sum(_size(micro, layout) for micro in hand) for hand in hands] for hands in cut]
+    sizes = [_size(micro, layout) for hands in cut for hand in hands for micro in hand]
+    tokens = int(lengths.sum())
     return Batch(
         groups=rollout.groups,
         group_size=rollout.group_size,
@@ -64,14 +70,20 @@ def plan_batch(config: Config, ranks: int) -> Batch:
         longest=int(lengths.max()),
         tokens=tokens,
         sampled=round(tokens * config.plan.sampled),
-        micro_batches=passes,
+        micro_batches=sum(len(hands[0]) for hands in cut),
         # a row of the whole context is a micro-batch of its own where it is above the budget
         micro_tokens=max(*sizes, min(budget, tokens), context),
-        padded=padded,
-        busiest=min(padded, round(passes * padded / len(sizes))),
+        padded=sum(sizes),
+        busiest=sum(max(hands) for hands in loads),
         minibatches=len(parts),
         attended=float((lengths.astype(float) ** 2).sum() / tokens / 2),
     )
+
+
+def _size(micro: Sequence[Row], layout: Layout) -> int:
+    """Tokens of a micro-batch, padding included."""
+    lengths = [len(row.ids) for row in micro]
+    return sum(lengths) if layout == "packed" else max(lengths, default=0) * len(lengths)
 
 
 def expected(config: Config) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from agentgym.errors import ConfigError
 from agentgym.loading import load_object
 from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
-from agentgym.trainers.policy import Build, Policy, follow, prepare, skeleton
+from agentgym.trainers.lora import ADAPTER, adapters, save_adapters
+from agentgym.trainers.policy import Build, Policy, prepare, skeleton
 from agentgym.trainers.ranks.followers import Follower, Followers, Order, ProcessFollower, Serve, compare
 from agentgym.trainers.ranks.sharding import copy_shards, fill, shard
 from agentgym.trainers.ranks.team import Rendezvous, Team, join, keep_store
@@ -43,7 +43,7 @@ class Blueprint:
             load_object(reference)
         device = rank_device(self.device, rank)
         team = join(rendezvous, rank, device)
-        model = skeleton(self.kind, self.config)
+        model = skeleton(self.kind, self.config, self.build)
         learner = ShardedLearner(model, self.options, device, self.build, team)
         return functools.partial(_obey, learner)
 
@@ -68,7 +68,6 @@ class ShardedLearner(Learner):
     source: Any = None
 
     def _place(self) -> None:
-        follow(self.model, self.build)
         self.policy = self._sharded(self.model)
         fill(self.model, self.team, self.source)
         self.source = None
@@ -80,8 +79,7 @@ class ShardedLearner(Learner):
         return policy
 
     def _hold(self) -> None:
-        model = skeleton(type(self.model), self.model.config)
-        follow(model, self.build)
+        model = skeleton(type(self.model), self.model.config, self.build)
         self.reference = self._sharded(model, trained=False).eval().requires_grad_(False)
         copy_shards(self.model, model)
 
@@ -91,8 +89,18 @@ class ShardedLearner(Learner):
         (self.reference if reference else self.policy).reshard()
         return found
 
-    def _gather(self) -> dict[str, torch.Tensor]:
-        return self.team.gather(dict(self.model.named_parameters()))
+    def _take(self, given: Mapping[str, torch.Tensor]) -> None:
+        """Set weights by name, from whole ones that every rank has."""
+        from torch.distributed.tensor import distribute_tensor
+
+        named: dict[str, Any] = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, whole in given.items():
+                like = named[name]
+                like.copy_(distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None))
+
+    def _gather(self, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+        return self.team.gather(dict(self.model.named_parameters()), dtype)
 
     def _identify(self) -> dict[str, Any]:
         """What has to be the same on all ranks."""
@@ -120,16 +128,22 @@ class RankedLearner(ShardedLearner):
     followers: Followers = field(kw_only=True)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        found: dict[str, torch.Tensor] = self._together("_gather")[0]
-        return found
+        """As engines hold them: in `build.dtype`."""
+        return self._whole(getattr(torch, self.build.dtype))
+
+    def _whole(self, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+        lora = self.build.lora.rank  # merged as they are kept, then rounded
+        found = self._named_like_the_engines(self._together("_gather", None if lora else dtype)[0])
+        return {name: tensor.to(dtype) for name, tensor in found.items()} if lora and dtype else found
 
     def save_pretrained(self, folder: Path) -> None:
         kept = set(self.model.state_dict()) - {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         buffers = {name: tensor for name, tensor in self.model.named_buffers() if name in kept}
-        skeleton(type(self.model), self.model.config).save_pretrained(folder, state_dict={**buffers, **self.weights()})
-
-    def bare(self) -> Any:
-        return type(self.model)(copy.deepcopy(self.model.config))
+        gathered = self._together("_gather", None)[0]
+        whole = {**buffers, **self._named_like_the_engines(gathered)}
+        skeleton(type(self.model), self.model.config).save_pretrained(folder, state_dict=whole)
+        if self.build.lora.rank:
+            save_adapters(adapters(gathered.items()), self.build.lora, folder / ADAPTER)
 
     def close(self) -> None:
         self.followers.close()
@@ -178,9 +192,8 @@ def make_ranked(
     followers = Followers(members, timeout)
     try:
         team = join(rendezvous, 0, mine, store)
-        learner = RankedLearner(
-            skeleton(type(model), model.config), options, mine, decided, team, source=model, followers=followers
-        )
+        part = skeleton(type(model), model.config, decided)
+        learner = RankedLearner(part, options, mine, decided, team, source=model, followers=followers)
         learner.check()
     except BaseException as e:
         try:

@@ -9,6 +9,7 @@ import torch
 from agentgym.config import Config
 from agentgym.loading import is_reference
 from agentgym.trainers.learner import Learner, LearnerOptions
+from agentgym.trainers.lora import Lora
 from agentgym.trainers.models import pick_device
 from agentgym.trainers.policy import Build
 from agentgym.trainers.ranks.learner import make_ranked
@@ -23,6 +24,7 @@ def build_of(config: Config) -> Build:
         recompute=learner.recompute,
         compile=learner.compile,
         dtype=config.model.dtype,
+        lora=Lora(config.model.lora_rank, config.model.lora_alpha, tuple(config.model.lora_targets)),
     )
 
 
@@ -30,7 +32,7 @@ def make_learner(config: Config, model: Any, options: LearnerOptions) -> Learner
     """Of `model`, which this process has whole. Raises `ConfigError`."""
     learner = config.learner
     device, build = pick_device(learner.device), build_of(config)
-    if learner.ranks == 1:
+    if learner.ranks == 1 and build.dtype == "float32":  # else FSDP casts, also where nothing is sharded
         return Learner(model, options, torch.device(device), build)
     return make_ranked(
         model,

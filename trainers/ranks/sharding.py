@@ -8,15 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from agentgym.trainers.policy import Policy
+from agentgym.trainers.policy import Policy, blocks_of
 from agentgym.trainers.ranks.team import Team
-
-
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers of a transformers model, in order."""
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    found = [module for module in model.modules() if type(module).__name__ in names]
-    return [module for module in found if not isinstance(module, nn.Embedding)]
 
 
 def shard(policy: Policy, team: Team, *, trained: bool = True) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from agentgym.config import Config, load_config
 from agentgym.errors import ConfigError, UserError
-from agentgym.trainers.batch import micro_batches
+from agentgym.trainers.packing import passes
 from agentgym.trainers.plan.architectures import ARCHITECTURES
 from agentgym.trainers.plan.batches import draw_lengths, plan_batch
 from agentgym.trainers.plan.hardware import CARDS, find_card
@@ -229,17 +229,22 @@ def test_lengths_have_their_mean_and_end_at_the_context(mean: int, most: int) ->
 def test_micro_batches_are_cut_by_the_trainers_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def cut(rows: Any, budget: int) -> Any:
+    def cut(rows: Any, ranks: int, **how: Any) -> Any:
         seen.append(len(rows))
-        return micro_batches(rows, budget)
+        return passes(rows, ranks, **how)
 
-    monkeypatch.setattr("agentgym.trainers.plan.batches.micro_batches", cut)
+    monkeypatch.setattr("agentgym.trainers.plan.batches.passes", cut)
     config = load_config(None, {"engine.max_context": 512, "learner.minibatches": 2, "rollout.groups": 8})
-    batch = plan_batch(config, 1)
+    settings = AutoConfig.for_model("qwen3")
+    batch = plan_batch(config, settings, 1)
     assert sum(seen) == batch.rows == 64
     assert len(seen) == batch.minibatches == 2
-    assert batch.padded >= batch.tokens
-    assert plan_batch(config, 4).micro_batches >= math.ceil(batch.micro_batches / 4)
+    assert batch.padded == batch.busiest == batch.tokens
+    shared = plan_batch(config, settings, 4)
+    assert shared.padded == batch.tokens
+    assert batch.tokens / 4 <= shared.busiest <= 1.2 * batch.tokens / 4
+    config.learner.layout = "padded"
+    assert plan_batch(config, settings, 1).padded > batch.tokens
 
 
 def test_figures_are_json() -> None:
