@@ -3,10 +3,11 @@
     python benchmarks/sigkill_study.py --json FILE [--short 17] [--full 3] [--seed 0] [--recipe store] [--keep DIR]
         [--eval.tasks=24 ...]
 
-Each run is `agentgym train` in a process group of its own; after a random part of the time that an undisturbed run of
-its kind takes, SIGKILL goes to the whole group (driver, rollout worker, sandboxes), and `--resume` goes on, until the
-run ends by itself. `--short` of them are small (6 steps, a short warm start), `--full` the whole recipe. Options after
-these go to all runs.
+Each run is `agentgym train` in a process group of its own; at a random moment SIGKILL goes to the whole group (driver,
+rollout worker, sandboxes), and `--resume` goes on, up to six times, until the run ends by itself. A third of the
+moments are a random part of the time that an undisturbed run takes, starting and warm start included; the others come
+up to two steps' time after a random step is in the ledger. `--short` runs are small (6 steps, a short warm start),
+`--full` ones the whole recipe. Options after these go to all runs.
 
 What is looked for, by `agentgym check-run` and here: tasks that were skipped (of those that the run asked for, in the
 order in which it asks) and tasks that ended twice; files that cannot be read; the success after the last step beside
@@ -37,6 +38,8 @@ SHORT = (
 )  # fmt: skip
 KILLS = 6
 """A run is killed at most so often; then it may end."""
+BY_TIME = 1 / 3
+"""Share of the moments that are drawn by time alone."""
 
 
 class Attempt:
@@ -52,6 +55,13 @@ class Attempt:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
+
+    def wait_for_step(self, folder: Path, step: int, more: float) -> int | None:
+        """The exit code; None where it still runs so many seconds after a step is in the ledger."""
+        while (code := self.wait(0.05)) is None:
+            if steps_done(folder) >= step:
+                return self.wait(more)
+        return code
 
     def kill(self) -> None:
         """All of it, at once."""
@@ -76,16 +86,28 @@ def undisturbed(recipe: str, folder: Path, options: Sequence[str]) -> tuple[floa
 
 
 def disturbed(
-    recipe: str, folder: Path, options: Sequence[str], seconds: float, draw: random.Random, kills: int
+    recipe: str,
+    folder: Path,
+    options: Sequence[str],
+    undisturbed: tuple[float, dict[str, Any]],
+    draw: random.Random,
+    kills: int,
 ) -> dict[str, Any]:
-    """Kill and resume until it ends."""
+    """Kill and resume until it ends. undisturbed: the seconds of such a run, and what came of it."""
+    seconds, whole = undisturbed
     log = folder.with_suffix(".log")
     killed: list[dict[str, Any]] = []
     began = time.monotonic()
     while True:
         attempt = Attempt(train(recipe, folder, options), log)
-        # of what it still has to do, a part: early and late moments, of the beginning as of the end
-        code = attempt.wait(draw.uniform(0.02, 0.7) * seconds if len(killed) < kills else 20 * seconds + 600)
+        done, steps = steps_done(folder), int(whole["steps"])
+        if len(killed) >= kills:
+            code = attempt.wait(20 * seconds + 600)
+        elif draw.random() < BY_TIME or done >= steps:
+            code = attempt.wait(draw.uniform(0.02, 0.9) * seconds)
+        else:
+            more = draw.uniform(0.0, 2.0) * whole["step_seconds"]
+            code = attempt.wait_for_step(folder, draw.randint(done + 1, steps), more)
         if code is None:
             attempt.kill()
             killed.append({"after_s": round(time.monotonic() - began, 2), "step": steps_done(folder)})
@@ -112,6 +134,8 @@ def outcome(folder: Path) -> dict[str, Any]:
     rows = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     ended = Counter(row["task"] for row in rows)
     summary = json.loads((folder / "summary.json").read_text())
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    spent = [sum(v for k, v in row.items() if k.startswith("time/")) for row in metrics if "reward/mean" in row]
     return {
         "steps": summary["steps"],
         "tasks": len(ended),
@@ -121,6 +145,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         "unreadable": [text for text in checked["problems"] if "cannot be read" in text or "not valid JSON" in text],
         "success": {when: summary[when].get("sampled") for when in ("before", "after")},
         "wall_s": summary["wall_s"],
+        "step_seconds": sum(spent) / max(1, len(spent)),
     }
 
 
@@ -149,7 +174,7 @@ def study(
     runs = []
     for number in range(count):
         kills = draw.randint(1, KILLS)
-        found = disturbed(recipe, home / f"{name}-{number}", options, seconds, draw, kills)
+        found = disturbed(recipe, home / f"{name}-{number}", options, (seconds, whole), draw, kills)
         runs.append(found)
         at = ", ".join(f"step {kill['step']}" for kill in found["killed"])
         told = found.get("error") or (

@@ -110,10 +110,10 @@ def test_a_run_is_killed_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "--trainer.steps=4", "--trainer.checkpoint_every=1", "--sft.steps=4", "--sft.examples=64", "--eval.tasks=8",
         "--rollout.groups=4", "--rollout.group_size=4", "--model.width=32", "--model.layers=1", "--model.heads=2",
     ]  # fmt: skip
-    seconds, whole = study.undisturbed("store", tmp_path / "whole", options)
-    found = study.disturbed("store", tmp_path / "killed", options, seconds, random.Random(1), kills=2)
+    whole = study.undisturbed("store", tmp_path / "whole", options)
+    found = study.disturbed("store", tmp_path / "killed", options, whole, random.Random(1), kills=2)
     assert len(found["killed"]) == 2, found
-    for outcome in (whole, found):
+    for outcome in (whole[1], found):
         assert (outcome["steps"], outcome["tasks"]) == (4, 16)
         assert (outcome["skipped"], outcome["ended_twice"], outcome["problems"]) == (0, 0, [])
     # what is left behind is what is looked for: nothing of the group lives on
