@@ -30,12 +30,17 @@ class Fault:
     tests: str
 
 
-CREDIT, LOSSES, PARSERS = "tests/trainers/test_credit.py", "tests/trainers/test_losses.py", "tests/rollout/parsers"
+CREDIT, LOSSES, PARSERS = "tests/trainers/credit", "tests/trainers/test_losses.py", "tests/rollout/parsers"
 OBJECTIVE, PREPARATION = "tests/trainers/test_objective.py", "tests/trainers/test_preparation.py"
 FAULTS = (
-    Fault("trainers/credit/grpo.py", "t.reward - mean) * scale", "t.reward + mean) * scale", CREDIT),
-    Fault("trainers/credit/grpo.py", "rewards.std()", "rewards.var()", CREDIT),
-    Fault("trainers/credit/grpo.py", "if t.reward is not None]", "]", CREDIT),
+    Fault("trainers/credit/groups.py", "values - values.mean()", "values", CREDIT),
+    Fault("trainers/credit/groups.py", "(values.std() + eps)", "(values.var() + eps)", CREDIT),
+    Fault("trainers/credit/groups.py", "if trajectory.reward is not None:", "if True:", CREDIT),
+    Fault("trainers/credit/groups.py", "/ (len(members) - 1)", "/ len(members)", CREDIT),
+    Fault("trainers/credit/groups.py", "rewards[t] + discount * ahead", "rewards[t] + ahead", CREDIT),
+    Fault("trainers/credit/rloo.py", "max(1, len(members) - 1)", "len(members)", CREDIT),
+    Fault("trainers/credit/gigpo.py", "step_weight * step", "step", CREDIT),
+    Fault("trainers/credit/gigpo.py", "returns[i][t] for", "returns[i][0] for", CREDIT),
     Fault("trainers/losses/grpo.py", "torch.minimum", "torch.maximum", LOSSES),
     Fault("trainers/losses/grpo.py", "clamp(1 - clip_low", "clamp(1 - clip_high", LOSSES),
     Fault("trainers/losses/grpo.py", "-gain * tokens.mask", "-gain", LOSSES),
@@ -47,7 +52,7 @@ FAULTS = (
     Fault("trainers/losses/sapo.py", " * 4 / tau", "", LOSSES),
     Fault("trainers/losses/dppo.py", "outward & (apart > delta)", "apart > delta", LOSSES),
     Fault("trainers/losses/correction.py", "losses * weight", "losses", LOSSES),
-    Fault("trainers/losses/proximal.py", "age / (age + done)", "age / (age + 1)", LOSSES),
+    Fault("trainers/losses/proximal.py", "along = age / (age + done)", "along = age / (age + 1)", LOSSES),
     Fault("trainers/losses/aggregate.py", "row.trained > 0 for", "1 for", OBJECTIVE),
     Fault("trainers/objective.py", "losses - self.entropy", "losses + self.entropy", OBJECTIVE),
     Fault("trainers/preparation.py", "penalties[t] + discount * ahead", "penalties[t]", PREPARATION),

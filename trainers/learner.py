@@ -221,6 +221,11 @@ class Learner:
         """Go on from what `save_state` wrote, on any number of ranks."""
         self._together("_load_state", folder)
 
+    @property
+    def others_cpu_s(self) -> float:
+        """CPU-seconds of the ranks that are other processes."""
+        return 0.0
+
     def close(self) -> None:
         """Nothing is held."""
 

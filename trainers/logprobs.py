@@ -30,13 +30,20 @@ def token_logprobs(
     ahead = micro.mask[:, 1:]  # a row's first token is never masked: what is before it in a packed row is not used
     chosen = hidden[:, :-1][ahead]  # [N, H]
     targets = micro.ids[:, 1:][ahead]  # [N]
+    return chosen_logprobs(model, chosen, targets, temperature, entropy_grad=entropy_grad)
+
+
+def chosen_logprobs(
+    model: Any, hidden: torch.Tensor, targets: torch.Tensor, temperature: float, *, entropy_grad: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """hidden [N, H] and targets [N] -> logprobs and entropies [N], a chunk of logits at a time."""
     vocabulary = model.get_output_embeddings().weight.shape[0]
     rows = max(1, CHUNK_ELEMENTS // vocabulary)
     if len(targets) <= rows:
-        return _chunk(model, chosen, targets, temperature, entropy_grad)
+        return _chunk(model, hidden, targets, temperature, entropy_grad)
     parts = [
         checkpoint(_chunk, model, h, t, temperature, entropy_grad, use_reentrant=False)
-        for h, t in zip(torch.split(chosen, rows), torch.split(targets, rows), strict=True)
+        for h, t in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
     ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 

@@ -399,7 +399,8 @@ class Session:
         self.rollouts.update(self._weight_sync().publish(self.step, self.learner.weights()))
 
     def _cpu(self, rollouts: Rollouts) -> float:
-        return time.process_time() + rollouts.stats()["cpu_s"]
+        return time.process_time() + rollouts.stats()["cpu_s"] + self.learner.others_cpu_s
 
     def _count_time(self) -> None:
-        self._clock.read(self.tally, self._rollouts.stats()["cpu_s"] if self._rollouts else 0.0)
+        others = self._learner.others_cpu_s if self._learner else 0.0
+        self._clock.read(self.tally, others + (self._rollouts.stats()["cpu_s"] if self._rollouts else 0.0))

@@ -47,6 +47,8 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Answer:
     value: Any = None
+    cpu_s: float = 0.0
+    """Of the rank's process so far."""
     error: UserError | None = None
     traceback: str = ""
 
@@ -120,6 +122,12 @@ class Followers:
     def __init__(self, members: Sequence[Follower], timeout: float):
         self._members, self._timeout = members, timeout
         self._number = 0
+        self._cpu_s = [0.0] * len(members)
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU-seconds of all of them, up to their last answers."""
+        return sum(self._cpu_s)
 
     def tell(self, name: str, args: Sequence[tuple[Any, ...]]) -> None:
         """Order `name` of each, with its own arguments."""
@@ -139,6 +147,7 @@ class Followers:
                 if time.monotonic() > until:
                     raise RankError(f"rank {rank} of the learner has not answered for {self._timeout:g} s")
             found.append(_unwrap(rank, answer))
+            self._cpu_s[rank - 1] = answer.cpu_s
         return found
 
     def blame(self, error: BaseException) -> None:
@@ -186,7 +195,8 @@ def _main(serve: Serve, rank: int, rendezvous: Rendezvous, down: Any, up: Any) -
             number += 1
             if order.number != number:
                 raise RunError(f"rank {rank} of the learner has come to order {number}, rank 0 to {order.number}")
-            up.send(Answer(obey(order)))
+            value = obey(order)
+            up.send(Answer(value, time.process_time()))
         return
     except UserError as e:
         answer = Answer(error=e)

@@ -145,6 +145,10 @@ class RankedLearner(ShardedLearner):
         if self.build.lora.rank:
             save_adapters(adapters(gathered.items()), self.build.lora, folder / ADAPTER)
 
+    @property
+    def others_cpu_s(self) -> float:
+        return self.followers.cpu_s
+
     def close(self) -> None:
         self.followers.close()
         self.team.leave()
