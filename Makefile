@@ -91,9 +91,9 @@ study-seeds: install  ## the default run under three seeds
 	@mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/seeds.py --json $(RESULTS)/seeds.json $(ARGS)
 
-bench: install  ## speed: the engine alone, the whole against TRL, sandboxes against others
+bench: install  ## speed: the engine alone, learner and whole against TRL, sandboxes against others
 	@mkdir -p $(RESULTS)
-	@for b in engine vs_trl vs_sandboxes; do \
+	@for b in engine learner vs_trl vs_sandboxes; do \
 	  echo "== $$b"; $(BIN)/python benchmarks/$$b.py --json $(RESULTS)/$$b.json $(ARGS) || exit 1; done
 
 soak: install  ## 50,000 executions and 2,000 sessions, hostile ones among them: nothing may be left (ARGS="--scale 0.1")
