@@ -105,7 +105,7 @@ study-staleness: install  ## the default loss on fresh and on stale tokens, thre
 
 bench: install  ## speed beside others, measured anew, and BENCHMARKS.md
 	@mkdir -p $(RESULTS)
-	@for b in engine vs_trl vs_sandboxes vs_gyms async_overlap math_verifier; do \
+	@for b in engine learner vs_trl vs_sandboxes vs_gyms async_overlap math_verifier; do \
 	  echo "== $$b"; $(BIN)/python benchmarks/$$b.py --json $(RESULTS)/$$b.json $(ARGS) || exit 1; done
 	$(BIN)/python benchmarks/book.py
 
