@@ -287,7 +287,7 @@ def make_rollouts(
             )
         from agentgym.trainers.cluster.rollouts import RayRollouts
 
-        return RayRollouts(spec, note)
+        return RayRollouts(spec, note, watch)
     if spec.config.rollout.workers > 1:
         raise ConfigError("rollout.workers: more than one takes a cluster (--cluster=ray)")
     return ProcessRollouts(spec, watch) if spec.config.run.processes == 2 else LocalRollouts(spec, watch)

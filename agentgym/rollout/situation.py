@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -58,6 +58,27 @@ class Situation:
         if self.engine:
             parts.append(_engine(self.engine))
         return "; ".join(parts)
+
+
+def joined(situations: Sequence[Situation]) -> Situation:
+    """Of several workers as if they were one; of those that are held up, the one that is for longest."""
+    phases: dict[str, Phase] = {}
+    engine: dict[str, float] = {}
+    for situation in situations:
+        for phase in situation.phases:
+            known = phases.get(phase.what)
+            count = phase.episodes + (known.episodes if known else 0)
+            longer = known if known and known.longest > phase.longest else phase
+            phases[phase.what] = replace(longer, episodes=count)
+        for name, value in situation.engine.items():
+            engine[name] = engine.get(name, 0.0) + value
+    return Situation(
+        tuple(sorted(phases.values(), key=lambda phase: -phase.episodes)),
+        sum(situation.waiting for situation in situations),
+        sum(situation.room for situation in situations),
+        engine,
+        max((s.held_up for s in situations if s.held_up is not None), key=lambda held: held[2], default=None),
+    )
 
 
 def _place(what: str) -> str:

@@ -21,6 +21,7 @@ from agentgym.trainers import origin, session
 from agentgym.trainers.check_run import check_run
 from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.cluster.rollouts import RayRollouts
+from agentgym.trainers.stall import StallWatch
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.types import Group, GroupRequest, WeightUpdate
 
@@ -35,6 +36,11 @@ from beside import number
 async def slow(task, answer, episode):
     await asyncio.sleep(0.5)
     return float(episode.rng.integers(number))
+
+@ag.register("Slower-v0", tools=[], tasks=[ag.Task("t0", "Say 0.", 0), ag.Task("t1", "Say 1.", 1)], holdout=0)
+async def slower(task, answer, episode):
+    await asyncio.sleep(4)
+    return 0.0
 """
 
 
@@ -111,6 +117,27 @@ def test_groups_come_from_all_workers_and_weights_arrive(home: Path, cluster: An
         assert rollouts.stats()["cpu_s"] > 0
     finally:
         rollouts.close()
+
+
+def test_what_workers_are_at_is_told_where_groups_are_waited_for(home: Path, cluster: Any) -> None:
+    config = config_of(home, cluster)
+    config.env.id = f"{home}/envs.py:slower"
+    notes: list[str] = []
+    rows: list[Any] = []
+    watch = StallWatch(0.1, notes.append, rows.append)
+    rollouts = RayRollouts(WorkerSpec(config, str(home / "model")), watch=watch)
+    try:
+        rollouts.ready()
+        rollouts.submit(asked(config, 2))
+        for _ in range(2):
+            rollouts.receive()
+    finally:
+        rollouts.close()
+    seen = [row["situation"] for row in rows if row["situation"]]
+    assert seen, notes
+    assert any(phase["what"] in ("reward", "engine", "env") for row in seen for phase in row["phases"])
+    assert max(row["room"] for row in seen) == 8, "of two workers"
+    assert any("episodes under way" in note for note in notes)
 
 
 def test_a_node_is_lost_and_another_joins(home: Path, cluster: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from agentgym.activity import Activity
 from agentgym.config import ModelConfig, load_config
-from agentgym.rollout.situation import Situation, phases_of
+from agentgym.rollout.situation import Phase, Situation, joined, phases_of
 from agentgym.rollout.worker import WorkerSpec
 from agentgym.run_folder import RunFolder
 from agentgym.trainers import rollouts as driving
@@ -169,3 +169,14 @@ def test_what_an_episode_does_is_what_its_oldest_call_does() -> None:
     activity.begin("broken off")
     activity.enter("engine")
     assert activity.waiting_on()[0] == "engine"
+
+
+def test_several_workers_are_told_as_one() -> None:
+    tools = Phase("tool count", 1, 9.0, "b")
+    one = Situation((Phase("engine", 2, 3.0, "a"), tools), 1, 4, {"slots": 4.0, "running": 2.0})
+    two = Situation((Phase("tool count", 5, 4.0, "c"),), 2, 8, {"slots": 4.0}, ("env", "c", 2.0))
+    both = joined([one, two])
+    assert both.phases == (Phase("tool count", 6, 9.0, "b"), Phase("engine", 2, 3.0, "a"))
+    assert (both.waiting, both.room, both.under_way) == (3, 12, 8)
+    assert both.engine == {"slots": 8.0, "running": 2.0}
+    assert both.held_up == ("env", "c", 2.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.engines.replicas import ReplicatedEngine
+from agentgym.rollout.situation import Situation
 from agentgym.rollout.worker import Worker, WorkerFailed
 from agentgym.trainers.cluster.baggage import Baggage
 from agentgym.trainers.cluster.hosted import Links, hosted_engine
@@ -61,6 +62,10 @@ class RolloutActor:
 
     async def stats(self) -> dict[str, float]:
         return self._worker.stats() if self._worker is not None else {}
+
+    async def situation(self) -> Situation | None:
+        """What it is at; no answer comes where something holds up its loop."""
+        return self._worker.situation() if self._worker is not None else None
 
     async def close(self) -> None:
         if self._worker is not None:

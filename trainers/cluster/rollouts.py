@@ -10,18 +10,22 @@ from typing import Any
 
 from agentgym.engines.sglang.make import server_logs
 from agentgym.errors import RunError, UserError
+from agentgym.rollout.situation import Situation, joined
 from agentgym.rollout.worker import WorkerFailed, WorkerSpec
 from agentgym.trainers.cluster.actor import RolloutActor
 from agentgym.trainers.cluster.baggage import pack
 from agentgym.trainers.cluster.fleet import Fleet
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
 from agentgym.trainers.rollouts import RolloutError, Stats
+from agentgym.trainers.stall import NOBODY, StallWatch
 from agentgym.types import Group, GroupRequest, WeightUpdate
 
 ATTEMPTS = 5
 """Workers that a request may take down before the run is ended: it may be what kills them."""
 CALL_SECONDS = 120.0
 UNAVAILABLE_SECONDS = 0.2
+ANSWER_SECONDS = 5.0
+"""That workers have to say what they are at."""
 
 
 @dataclass(slots=True)
@@ -44,9 +48,10 @@ class RayRollouts:
     by others. With SGLang the engines are a fleet of servers, and the weights theirs.
     """
 
-    def __init__(self, spec: WorkerSpec, note: Callable[[str], None] = lambda text: None):
+    def __init__(self, spec: WorkerSpec, note: Callable[[str], None] = lambda text: None, watch: StallWatch = NOBODY):
         self._ray = load_ray()
         self._note = note
+        self._watch = watch
         self._cluster = RayCluster(spec.config)
         self._done: deque[Group] = deque()
         self._playing: dict[Any, tuple[GroupRequest, _Member]] = {}
@@ -112,7 +117,22 @@ class RayRollouts:
                     f"no rollout worker has been alive for {self._patience:g} s (cluster.patience): "
                     "when the cluster has room again, go on with --resume"
                 )
+            if not self._done:
+                self._watch.waiting("a group", self._situation)
+        self._watch.over()
         return self._done.popleft()
+
+    def _situation(self) -> Situation | None:
+        """Of all workers that answer in time."""
+        asked = [member.actor.situation.remote() for member in self._members if member.ready]
+        answered, _ = self._ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
+        heard: list[Situation] = []
+        for answer in answered:
+            try:
+                heard += [found for found in [self._ray.get(answer)] if found is not None]
+            except self._ray.exceptions.RayError:  # it has died meanwhile
+                continue
+        return joined(heard) if heard else None
 
     def arrived(self) -> list[Group]:
         self._look(0.0)
