@@ -21,8 +21,6 @@ from typing import Any
 
 from report import machine, versions, write
 
-from agentgym.rollout.record import read_trajectories
-
 CONFIG = Path(__file__).with_suffix(".toml")
 ENV = "agentgym/PythonMath-v0"
 
@@ -48,8 +46,8 @@ def verdicts(model: Path, backend: str, image: str, tasks: int, out: Path) -> di
         told.append(f"--sandbox.image={image}")
     if code := agentgym(*told):
         sys.exit(code)
-    files = sorted(out.rglob("*.jsonl"))
-    return {t.id: f"{t.outcome} {t.reward}" for file in files for t in read_trajectories(file)}
+    rows = [json.loads(line) for line in (out / "episodes.jsonl").read_text().splitlines()]
+    return {f"{row['task_id']}/{row['sample']}": f"{row['outcome']} {row['reward']}" for row in rows}
 
 
 def one_seed(seed: int, args: argparse.Namespace, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
