@@ -31,12 +31,14 @@ OPTIONS = LearnerOptions(lr=1e-3, optimizer="muon", minibatches=2, tokens_per_mi
 def ranked(
     ranks: int = 2, model: Any = None, options: LearnerOptions = OPTIONS, build: Build | None = None
 ) -> Iterator[RankedLearner]:
+    others = {child.pid for child in mp.active_children()}  # of other tests' fixtures
     learner = make_ranked(model or tiny(), options, ranks=ranks, build=build, timeout=300.0)
     try:
         yield learner
     finally:
         learner.close()
-        assert not mp.active_children()
+        assert {child.pid for child in mp.active_children()} <= others
+        assert not torch.distributed.is_initialized()
 
 
 def steps(learner: Learner, begin: int, end: int) -> dict[str, float]:
@@ -197,8 +199,9 @@ def failing(tokens: Any) -> Any:
 def test_a_rank_that_fails_or_dies_ends_the_run_and_says_why() -> None:
     with ranked() as learner, pytest.raises(RankError, match="the loss of rank 1 fails"):
         learner.train(rows(12), failing, seed=0)
+    others = {child.pid for child in mp.active_children()}
     with ranked() as learner:
-        (child,) = mp.active_children()
+        (child,) = [child for child in mp.active_children() if child.pid not in others]
         os.kill(child.pid or 0, signal.SIGKILL)
         with pytest.raises(RankLost, match=r"rank 1 .* SIGKILL \(was there enough memory\?\)"):
             learner.train(rows(12), grpo_loss, seed=0)

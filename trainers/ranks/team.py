@@ -85,7 +85,8 @@ class Team:
         return pieces or []
 
     def leave(self) -> None:
-        if self.size > 1 and torch.distributed.is_initialized():
+        """A team of one has a process group, too: another could not be made in this process."""
+        if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
