@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentgym.rollout.parsers import detect_format, get_parser, known_formats, parse_tool_calls
+from agentgym.rollout.parsers.base import BaseParser
 from agentgym.rollout.parsers.hermes import HermesParser
+from agentgym.rollout.parsers.scan import Scan
 from agentgym.types import ToolCall
 
 DATA = Path(os.environ.get("AGENTGYM_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
@@ -210,6 +212,42 @@ def test_calls_thought_about_are_not_made() -> None:
         assert (parsed.calls, parsed.reasoning, parsed.content) == ((), "maybe [f()]", "no")
     parsed = parse_tool_calls("<|channel|>analysis<|message|><tool_call><|end|>", "gpt_oss_harmony")
     assert (parsed.calls, parsed.reasoning) == ((), "<tool_call>")
+
+
+def test_text_between_harmony_calls_was_made_up_too() -> None:
+    call = "<|channel|>commentary to=functions.{} <|constrain|>json<|message|>{{}}<|call|>"
+    parsed = parse_tool_calls(f"{call.format('a')}it is 3{call.format('b')}", "gpt_oss_harmony")
+    assert ([c.name for c in parsed.calls], parsed.content) == (["a", "b"], "")
+    parsed = parse_tool_calls(f"I look it up.{call.format('a')}", "gpt_oss_harmony")
+    assert ([c.name for c in parsed.calls], parsed.content) == (["a"], "I look it up."), "before a call it is content"
+
+
+class Stuck(BaseParser):
+    """A format whose calls are read as nothing, from where they begin to where they begin."""
+
+    how = "write x"  # type: ignore[assignment]
+
+    def find(self, scan: Scan, at: int) -> int:
+        return scan.find("x", at)
+
+    def read(self, scan: Scan, start: int) -> int:
+        return start
+
+    def write(self, calls: Sequence[ToolCall]) -> str:
+        return "x"
+
+
+@pytest.mark.timeout(10)
+def test_a_format_that_reads_nothing_holds_nobody_up() -> None:
+    seen: list[int] = []
+
+    class Counted(Stuck):
+        def read(self, scan: Scan, start: int) -> int:
+            seen.append(start)
+            return start
+
+    assert Counted().parse("axbx").content == "axbx"
+    assert seen == [1, 3], "each place is looked at once"
 
 
 def test_what_is_said_after_a_harmony_call_was_made_up() -> None:
