@@ -24,10 +24,8 @@ def test_one_linear_trajectory_is_one_row() -> None:
 
 
 def test_stale_tokens_are_masked_and_the_rest_is_trained() -> None:
-    group = Group(
     # the first token is just too old
-        "g", "a", "e", (trajectory([turn(0, None, [1], [2, 3, 4], [1, 2, 3])], 1.0),)
-    )  # the first is just too old
+    group = Group("g", "a", "e", (trajectory([turn(0, None, [1], [2, 3, 4], [1, 2, 3])], 1.0),))
     made = build_rows([group], advantages_of(group), version=3, max_staleness=1)
     assert made.rows[0].mask.tolist() == [0, 0, 1, 1]
     assert (made.sampled_tokens, made.stale_tokens, made.staleness_max) == (3, 1, 1)
