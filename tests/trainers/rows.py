@@ -22,8 +22,8 @@ SIZES = {
 }
 
 
-def tiny(**changed: Any) -> Any:
-    torch.manual_seed(0)
+def tiny(seed: int = 0, **changed: Any) -> Any:
+    torch.manual_seed(seed)
     return Qwen3ForCausalLM(Qwen3Config(**{**SIZES, **changed}))
 
 

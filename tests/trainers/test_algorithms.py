@@ -25,7 +25,7 @@ from agentgym.trainers.preparation import make_preparation
 from agentgym.trainers.shaping import shaped
 from agentgym.trainers.warm_start import rl_options, sft_options
 from agentgym.types import Group
-from tests.trainers.test_learner import tiny
+from tests.trainers.rows import tiny
 
 MakeGroup = Callable[..., Group]
 

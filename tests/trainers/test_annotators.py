@@ -16,7 +16,7 @@ from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.paths import ids_before, paths
 from agentgym.types import Group, Trajectory
 from tests.trainers.conftest import trajectory, turn
-from tests.trainers.test_learner import tiny
+from tests.trainers.rows import tiny
 
 
 def tree(reward: float | None = 1.0) -> Trajectory:

@@ -4,53 +4,17 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from agentgym.trainers import logprobs as logprobs_module
 from agentgym.trainers.agreement import FEWEST, HELD
 from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.losses.grpo import grpo_loss
-
-
-def tiny(seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        head_dim=8,
-        tie_word_embeddings=True,
-    )
-    return Qwen3ForCausalLM(config)
-
-
-def rows(count: int, seed: int = 0) -> list[Row]:
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(count):
-        n = int(rng.integers(4, 30))
-        mask = (rng.random(n) < 0.5).astype(np.float32)
-        mask[0] = 0
-        mask[-1] = 1
-        made.append(
-            Row(
-                rng.integers(0, 50, n).astype(np.int32),
-                mask,
-                (rng.random(n) - 4).astype(np.float32),
-                rng.normal(size=n).astype(np.float32) * mask,
-                np.zeros(n, np.int32),
-            )
-        )
-    return made
+from tests.trainers.rows import rows, tiny
 
 
 def gradient(budget: int, monkeypatch: pytest.MonkeyPatch, chunk: int | None = None) -> torch.Tensor:

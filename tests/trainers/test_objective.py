@@ -24,7 +24,7 @@ from agentgym.trainers.micro import lay_out
 from agentgym.trainers.objective import Objective
 from agentgym.trainers.policy import Policy
 from agentgym.types import Floats
-from tests.trainers.test_learner import rows, tiny
+from tests.trainers.rows import rows, tiny
 
 CPU = torch.device("cpu")
 

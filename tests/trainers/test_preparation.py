@@ -14,7 +14,7 @@ from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.policy import Policy
 from agentgym.trainers.preparation import Preparation, make_preparation, penalty_to_go, second_moment
-from tests.trainers.test_learner import rows, tiny
+from tests.trainers.rows import rows, tiny
 
 
 def test_penalties_to_go_by_hand() -> None:

@@ -19,7 +19,7 @@ from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.losses.grpo import grpo_loss
 from agentgym.trainers.skips import SkipGuard, Skips
-from tests.trainers.test_learner import rows, tiny
+from tests.trainers.rows import rows, tiny
 
 
 def named(count: int, seed: int = 0) -> list[Row]:
