@@ -1,7 +1,7 @@
 """The typed configuration: defaults here <- a recipe or file (TOML) <- `--section.key=value`.
 
-Its sections are in `agentgym.sections`. Unknown keys are refused with the nearest known name; bad values name the field
-and where they came from. Importing this costs no torch.
+Its sections are in `agentgym.sections` and `agentgym.learning_sections`. Unknown keys are refused with the nearest
+known name; bad values name the field and where they came from. Importing this costs no torch.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from agentgym.errors import ConfigError
-from agentgym.sections import (
+from agentgym.learning_sections import (
     CONTROLS,
-    Config,
     CreditConfig,
-    EndpointConfig,
-    EngineConfig,
-    EnvConfig,
     EvalConfig,
     LearnerConfig,
     LossConfig,
+    SFTConfig,
+    TrainerConfig,
+)
+from agentgym.section import Section
+from agentgym.sections import (
+    Config,
+    EndpointConfig,
+    EngineConfig,
+    EnvConfig,
     ModelConfig,
     PlanConfig,
     RolloutConfig,
     RunConfig,
     SandboxConfig,
-    Section,
-    SFTConfig,
-    TrainerConfig,
 )
 
 __all__ = [
