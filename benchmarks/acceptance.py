@@ -66,7 +66,7 @@ def one_seed(seed: int, args: argparse.Namespace, overrides: Sequence[str], fold
         "check_run": agentgym("check-run", str(run)),
         "evaluated": len(first),
         "success": {name: count / len(first) for name, count in right.items()},
-        "other_verdicts": sum(first.get(episode) != end for other in others for episode, end in other.items()),
+        "other_verdicts": sum(first.get(each) != other.get(each) for other in others for each in {*first, *other}),
     }
 
 
