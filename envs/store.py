@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +32,13 @@ SIZES = {"train": 20_000, "test": 3_000}
 HOLDOUT = 1 / 6
 MISTAKE = "0"
 """The wrong answer of the demonstrations, always the same, so that it can be their most likely one."""
+CHATTER = (
+    "Let me think about this step by step before I do anything.",
+    "I have to be sure about each number, and so I ask a tool.",
+    "It is good to be careful here, since one mistake spoils it all.",
+    "When the tool has answered I will look at what is left to do.",
+)
+"""What a demonstration may say before a call; it costs tokens and earns nothing."""
 
 
 @tool
@@ -95,6 +103,7 @@ class StoreEnv(ToolEnv):
     demo_mistakes: probability that the `demo` expert answers "0" straight away, without any tool; where two lookups
         are needed it has two occasions to.
     demo_repeats: probability, after each answered call, that it makes the same call again, as if to be sure.
+    demo_chatter: before each call it says 0 to this many sentences, evenly drawn, of no use to anyone.
 
     ## Versions
     v0: first.
@@ -112,6 +121,7 @@ class StoreEnv(ToolEnv):
         demo_two_lookups: float = 0.072,
         demo_mistakes: float = 0.5,
         demo_repeats: float = 0.35,
+        demo_chatter: int = 0,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -121,6 +131,7 @@ class StoreEnv(ToolEnv):
         self.demo_two_lookups = demo_two_lookups
         self.demo_mistakes = demo_mistakes
         self.demo_repeats = demo_repeats
+        self.demo_chatter = demo_chatter
 
     def make_tasks(self, split: str) -> TaskSet:
         tasks = generate(split)
@@ -175,6 +186,13 @@ class Shopper:
         self._rng = rng
 
     def __call__(self, conversation: Sequence[Message]) -> Message:
+        message = self._next(conversation)
+        if message.tool_calls and self._habits is not None and self._habits.demo_chatter:
+            said = self._rng.randrange(self._habits.demo_chatter + 1)
+            message = replace(message, content=" ".join(itertools.islice(itertools.cycle(CHATTER), said)))
+        return message
+
+    def _next(self, conversation: Sequence[Message]) -> Message:
         seen: dict[str, str] = {}
         calls: list[tuple[str, dict[str, Any]]] = []
         busy, result = False, None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentgym.envs.script import call, say
-from agentgym.envs.store import HOLDOUT, ITEMS, KINDS, StoreEnv, generate
+from agentgym.envs.store import CHATTER, HOLDOUT, ITEMS, KINDS, StoreEnv, generate
 from agentgym.envs.tasks import held_out
 from agentgym.errors import ConfigError
 from agentgym.tools.driving import drive
@@ -127,6 +127,21 @@ def test_demo_numbers_are_arguments(play: Callable[..., Any]) -> None:
         assert len(needed) == len(set(needed))  # a call is made again at once or never
         repeated += len(made) - len(needed)
     assert repeated > 20
+
+
+def test_chatter_is_said_before_calls_and_changes_nothing_else(play: Callable[..., Any]) -> None:
+    """What is said is longer, and so costs more; the calls, the answers and the reward are those of quiet play."""
+    perfect = {"demo_mistakes": 0.0, "demo_retry": 1.0, "demo_repeats": 0.0, "busy": 0.0}
+    said: Counter[int] = Counter()
+    for seed in range(60):
+        _, step, chatty = play(StoreEnv(**perfect, demo_chatter=4), "demo", seed=seed, index=seed)
+        quiet = play(StoreEnv(**perfect), "demo", seed=seed, index=seed)[2]
+        assert step.reward == 1
+        assert [m.tool_calls for m in chatty] == [m.tool_calls for m in quiet]
+        assert chatty[-1].text == quiet[-1].text
+        said.update(sum(sentence in m.text for sentence in CHATTER) for m in chatty if m.tool_calls)
+        assert not any(m.text for m in quiet if m.tool_calls)
+    assert set(said) == {0, 1, 2, 3, 4}
 
 
 def test_some_kinds_only(play: Callable[..., Any]) -> None:

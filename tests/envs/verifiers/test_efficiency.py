@@ -86,6 +86,6 @@ def test_the_recipe_adds_it_to_the_envs_own_reward() -> None:
     env = env_factory(config)(config.env.id)
     assert env.rubric.has_groups
     assert env.fresh().rubric.has_groups
-    assert env.rubric.total({"reward": 1.0, "efficiency": 1.0}) == 1.2
+    assert env.rubric.total({"reward": 1.0, "efficiency": 1.0}) == 1 + config.env.rewards["efficiency"]
     off = load_config("store-brief", ["env.rewards.efficiency=0"])
     assert env_factory(off)(off.env.id).rubric.total({"reward": 1.0, "efficiency": 1.0}) == 1.0
