@@ -14,26 +14,21 @@ from time import perf_counter
 from typing import Any, Self
 
 from agentgym.activity import REWARD, current
-from agentgym.envs.face import TextEnv
 from agentgym.envs.graders import named_components
+from agentgym.envs.hooks import Hooks
 from agentgym.envs.rubric import Component, Rubric
 from agentgym.envs.score import Progress, StateScore, state_score
-from agentgym.envs.script import replay
 from agentgym.envs.state import Beginning, EnvState, restore, save
-from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split, task_from_row
+from agentgym.envs.tasks import SPLITS, TaskSet, as_tasks, given_tasks, load_split
 from agentgym.errors import ConfigError, EnvFault, boundary
-from agentgym.protocols import GroupPay, Policy, Start, Step
-from agentgym.sandboxes.backends import check_settings
+from agentgym.protocols import GroupPay, Start, Step
 from agentgym.tools.driving import checkpoint
 from agentgym.tools.episode import Episode, ToolResult
 from agentgym.tools.toolset import ToolSet
 from agentgym.types import Message, Outcome, StopReason, Task, ToolCall, Trajectory
 
-_LIMITS = ("max_turns", "max_tool_calls", "max_parse_errors", "timeout")
-_OPTIONS = (*_LIMITS, "system", "success", "holdout", "tool_format", "sandbox", "floor", "exempt", "gold")
 
-
-class ToolEnv(TextEnv):
+class ToolEnv(Hooks):
     """An agent talks, calls tools and at last answers; a reward scores its own last message.
 
     ## Action
@@ -64,35 +59,6 @@ class ToolEnv(TextEnv):
     `reward(...)`, `progress(episode)`, `expert(...)`, `tools`, `system`.
     """
 
-    tools: Sequence[Any] = ()
-    """`@tool` functions, typed functions and names of built-in tools."""
-    weights: Mapping[str, float] = {}
-    """Weights of the reward's components by name."""
-    system: str = ""
-    """System message of each episode; empty: none."""
-    max_turns: int = 16
-    """Assistant messages of an episode; 0: no limit."""
-    max_tool_calls: int = 0
-    """Tool calls of an episode; 0: no limit."""
-    max_parse_errors: int = 3
-    """Malformed messages in a row that end an episode; 0: no limit."""
-    timeout: float = 0.0
-    """Seconds of an episode; 0: no limit."""
-    sandbox: Mapping[str, Any] = {}
-    """The episodes' sandboxes: `backend` (default "local"), `at_once` (how many), and fields of `SandboxSpec` and
-    `SandboxLimits`. What is given to an env is added to its class's; a task's metadata may say more under `sandbox`."""
-    success: float = 1.0
-    """Total reward from which on the outcome is correct."""
-    holdout: float = 0.125
-    """Share of the questions, by their hash, that are the split "test"; 0: both splits are everything."""
-    gold: str = "gold"
-    """The reward's component that tells true success, where there is one (best at weight 0): a run warns when the
-    reward parts from it."""
-    floor: float = 0.0
-    """Total reward that cheap players may have at most: `agentgym validate` holds the env to it."""
-    exempt: Mapping[str, str] = {}
-    """What `agentgym validate` is not to hold the env to: "check" or "check:kind" -> the reason."""
-
     def __init__(
         self,
         tasks: Any = None,
@@ -122,29 +88,8 @@ class ToolEnv(TextEnv):
         self._deadline = 0.0
         self._beginning: Beginning | None = None
         own = type(self)
-        if tasks is None and not data and own.make_tasks is ToolEnv.make_tasks:
+        if tasks is None and not data and own.make_tasks is Hooks.make_tasks:
             raise ConfigError(f"{own.__name__} has no tasks: give tasks=[...], or data= a JSONL file")
-
-    def _set_options(self, options: Mapping[str, Any]) -> None:
-        options = dict(options)
-        settings = options.pop("sandbox", {})
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"{type(self).__name__}: sandbox = {settings!r}: give a table of settings")
-        self.use_sandbox(**settings)
-        for name, value in options.items():
-            if name not in _OPTIONS:
-                raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
-            setattr(self, name, value)
-        for name in _LIMITS:
-            limit = getattr(self, name)
-            if not isinstance(limit, int | float) or limit < 0:
-                raise ConfigError(f"{type(self).__name__}: {name} must be a number from 0 on, got {limit!r}")
-
-    def use_sandbox(self, **settings: Any) -> None:
-        """Change where the episodes' code runs: see `sandbox`. Raises `ConfigError`."""
-        self.sandbox = {**self.sandbox, **settings}
-        if self.sandbox:
-            check_settings(self.sandbox)
 
     def _make_rubric(self) -> Rubric:
         reward, weights = self._scoring
@@ -164,41 +109,6 @@ class ToolEnv(TextEnv):
     def pays_turns(self) -> bool:
         """Whether messages before the last may be paid."""
         return self.rubric.has_turns or type(self).astep is not ToolEnv.astep
-
-    # -- hooks -----------------------------------------------------------------------------------------------------
-
-    def make_tasks(self, split: str) -> Iterable[Task]:
-        """The tasks of one split, where neither tasks= nor data= is given."""
-        raise NotImplementedError
-
-    @classmethod
-    def read_row(cls, row: Mapping[str, Any], default_id: str) -> Task:
-        """A row of the data file as a task; raise `ValueError` with what is wrong with it."""
-        return task_from_row(row, default_id)
-
-    def tools_for(self, task: Task) -> ToolSet | None:
-        """The tools of one task's episodes, where tasks bring their own; None: those of the env."""
-        return None
-
-    def setup(self, episode: Episode) -> Any:
-        """Prepare an episode's `state` (may be async)."""
-
-    def reply(self, episode: Episode, message: Message) -> Message | None:
-        """What the user says to a message without calls; None: that was the answer, and the episode ends."""
-        return None
-
-    def reward(self, task: Task, answer: str, episode: Episode) -> Any:
-        """Score an episode at its end (may be async); by default 1 for exactly the task's answer, spaces aside."""
-        return float(answer.strip() == str(task.answer).strip())
-
-    def progress(self, episode: Episode) -> float | None:
-        """How near an episode's state is to its goal, 0 to 1; None, the default: this env cannot tell. It is no reward;
-        credit (docs/credit.md) and the grader `progress` use it. Called at reset and after each message."""
-        return None
-
-    def expert(self, task: Task, seed: int, style: str = "gold") -> Policy | None:
-        """A scripted player; by default it replays the task's `demo`."""
-        return replay(task.demo) if task.demo else None
 
     # -- the core --------------------------------------------------------------------------------------------------
 
