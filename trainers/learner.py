@@ -22,11 +22,9 @@ from agentgym.protocols import Loss
 from agentgym.trainers.agreement import Agreement
 from agentgym.trainers.batch import Row, split_minibatches
 from agentgym.trainers.lora import ADAPTER, adapters, merged, save_adapters
-from agentgym.trainers.losses.aggregate import Aggregate, denominator
-from agentgym.trainers.losses.choice import Anchor
-from agentgym.trainers.losses.kl import Estimator
+from agentgym.trainers.losses.aggregate import denominator
 from agentgym.trainers.micro import Micro, lay_out
-from agentgym.trainers.objective import Objective
+from agentgym.trainers.objective import Aim, Objective
 from agentgym.trainers.optim import make_optimizers, set_lr
 from agentgym.trainers.packing import Cost, cost_of, passes
 from agentgym.trainers.policy import Build, Policy, prepare, skeleton
@@ -37,7 +35,7 @@ from agentgym.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class LearnerOptions:
+class LearnerOptions(Aim):
     """Everything about a learning phase; rates are peaks, `tokens_per_microbatch` counts padding too."""
 
     lr: float = 5e-4
@@ -46,31 +44,9 @@ class LearnerOptions:
     grad_clip: float = 1.0
     minibatches: int = 1
     tokens_per_microbatch: int = 16384
-    temperature: float = 1.0
-    kl: float = 0.0
-    kl_estimator: Estimator = "k2"
-    kl_correct: bool = False
-    entropy: float = 0.0
-    aggregate: Aggregate = "token"
-    length: int = 1
-    anchor: Anchor = "behaviour"
     agreement: float = 0.0
     long_rows: str = "alone"
     """What becomes of a row above `tokens_per_microbatch`: alone, drop or refuse."""
-
-    def objective(self, loss: Loss) -> Objective:
-        """What is minimised with `loss`."""
-        return Objective(
-            loss,
-            self.temperature,
-            self.kl,
-            self.kl_estimator,
-            self.kl_correct,
-            self.entropy,
-            self.aggregate,
-            self.length,
-            self.anchor,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +241,7 @@ class Learner:
         set_lr(self.optimizers, lr_scale)
         self.agreement.begin_batch()
         learned = Learned({}, 0, [], [])
-        objective = self.options.objective(loss)
+        objective = Objective(loss, self.options)
         for share in shares:
             learned.blamed.append([])
             for rows in share.passes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -25,26 +25,34 @@ class Evaluated(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
-    """`loss` + `kl` * distance - `entropy` * entropy, of each token, added up as `aggregate` weighs them.
+class Aim:
+    """What is added to a loss, and how tokens are added up: `loss` + `kl` * distance - `entropy` * entropy of each
+    token, as `aggregate` weighs them."""
 
-    `temperature` is the one that the tokens were sampled at; `length` is the constant of `aggregate = "constant"`;
-    `anchor` is the policy whose logprobs `Tokens.proximal` are to be.
-    """
-
-    loss: Loss
     temperature: float = 1.0
+    """That at which the tokens were sampled."""
     kl: float = 0.0
     kl_estimator: Estimator = "k2"
     kl_correct: bool = False
     entropy: float = 0.0
     aggregate: Aggregate = "token"
     length: int = 1
+    """The constant of `aggregate = "constant"`."""
     anchor: Anchor = "behaviour"
+    """The policy whose logprobs `Tokens.proximal` are to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised: a loss, and what the aim adds to it."""
+
+    loss: Loss
+    aim: Aim = field(default_factory=Aim)
 
     def __call__(self, policy: Any, reference: Any, micro: Micro, done: float = 0.0) -> Evaluated:
         """`reference` is used where there is a `kl`; `done` is the share of the step's minibatches before this one."""
-        logprobs, entropy = policy(micro, self.temperature, entropy_grad=self.entropy > 0)
+        aim = self.aim
+        logprobs, entropy = policy(micro, aim.temperature, entropy_grad=aim.entropy > 0)
         tokens = Tokens(
             logprobs=logprobs,
             old_logprobs=micro.old_logprobs,
@@ -55,24 +63,24 @@ class Objective:
             proximal=self._proximal(micro, logprobs.detach(), done),
         )
         losses, metrics = self.loss(tokens)
-        if self.kl:
-            distance = kl_loss(tokens, self._held(reference, micro), self.kl_estimator, correct=self.kl_correct)
-            losses = losses + self.kl * distance
+        if aim.kl:
+            distance = kl_loss(tokens, self._held(reference, micro), aim.kl_estimator, correct=aim.kl_correct)
+            losses = losses + aim.kl * distance
             metrics["kl_ref"] = float(distance.detach().sum())
-        if self.entropy:
-            losses = losses - self.entropy * entropy
+        if aim.entropy:
+            losses = losses - aim.entropy * entropy
         with torch.no_grad():
             metrics["entropy"] = float(entropy.sum())
             apart = (logprobs - micro.old_logprobs).abs()
             metrics["logp_diff/max"] = float(apart.max()) if len(apart) else 0.0
-        value = (losses * token_weights(self.aggregate, micro.row, micro.rows, self.length)).sum()
+        value = (losses * token_weights(aim.aggregate, micro.row, micro.rows, aim.length)).sum()
         return Evaluated(value, metrics, () if torch.isfinite(value) else _not_finite(losses, micro))
 
     def _proximal(self, micro: Micro, current: torch.Tensor, done: float) -> torch.Tensor | None:
-        if self.anchor == "behaviour":
+        if self.aim.anchor == "behaviour":
             return None
-        if self.anchor != "recompute":
-            return approximate(self.anchor, micro.old_logprobs, current, micro.age, done)
+        if self.aim.anchor != "recompute":
+            return approximate(self.aim.anchor, micro.old_logprobs, current, micro.age, done)
         if micro.proximal is None and done:
             raise ValueError("after the first minibatch, rows need the logprobs that the step began with (preparation)")
         return current if micro.proximal is None else micro.proximal
@@ -80,13 +88,13 @@ class Objective:
     def _held(self, reference: Any, micro: Micro) -> torch.Tensor:
         """The reference's logprobs, [N]."""
         with torch.no_grad():
-            held: torch.Tensor = reference(micro, self.temperature)[0]
+            held: torch.Tensor = reference(micro, self.aim.temperature)[0]
         return held
 
     def nothing(self, policy: Any, reference: Any, micro: Micro) -> torch.Tensor:
         """0, by the same passes: what a rank without rows does for the company of the others."""
-        value: torch.Tensor = policy(micro, self.temperature)[0].sum()
-        if self.kl:
+        value: torch.Tensor = policy(micro, self.aim.temperature)[0].sum()
+        if self.aim.kl:
             self._held(reference, micro)
         return value
 

@@ -21,7 +21,7 @@ from agentgym.trainers.losses.kl import Estimator
 from agentgym.trainers.losses.reinforce import reinforce_loss
 from agentgym.trainers.losses.vespo import vespo_loss
 from agentgym.trainers.micro import lay_out
-from agentgym.trainers.objective import Objective
+from agentgym.trainers.objective import Aim, Objective
 from agentgym.trainers.policy import Policy
 from agentgym.types import Floats
 from tests.trainers.rows import rows, tiny
@@ -96,7 +96,7 @@ def value(objective: Objective, batch: Sequence[Row], done: float = 0.0) -> floa
 def test_the_distance_is_added_and_reported(estimator: Estimator) -> None:
     batch = near(rows(3))
     plain = value(Objective(grpo_loss), batch)
-    objective = Objective(grpo_loss, kl=0.5, kl_estimator=estimator)
+    objective = Objective(grpo_loss, Aim(kl=0.5, kl_estimator=estimator))
     _, metrics, _ = objective(Policy(tiny()), Policy(tiny(seed=1)), lay_out(batch, CPU))
     assert metrics["kl_ref"] > 0
     assert value(objective, batch) == pytest.approx(plain + 0.5 * metrics["kl_ref"], rel=1e-5)
@@ -110,21 +110,21 @@ def test_the_entropy_bonus_flattens_the_policy() -> None:
         return [learner.train(batch, grpo_loss, seed=i)["entropy"] for i in range(8)][-1]
 
     assert entropy(0.1) > entropy(0.0) + 0.01
-    _, metrics, _ = Objective(grpo_loss, entropy=0.1)(Policy(tiny()), None, lay_out(batch, CPU))
-    assert value(Objective(grpo_loss, entropy=0.1), batch) == pytest.approx(-0.1 * metrics["entropy"], rel=1e-4)
+    _, metrics, _ = Objective(grpo_loss, Aim(entropy=0.1))(Policy(tiny()), None, lay_out(batch, CPU))
+    assert value(Objective(grpo_loss, Aim(entropy=0.1)), batch) == pytest.approx(-0.1 * metrics["entropy"], rel=1e-4)
 
 
 def test_the_first_minibatch_is_its_own_proximal_policy() -> None:
     batch = near(rows(4))
     for anchor in ("recompute", "loglinear", "linear"):
         # u is 1, so what remains is the weight: the ratio to the policy that sampled
-        found = value(Objective(Corrected(grpo_loss), anchor=anchor), batch)  # type: ignore[arg-type]
+        found = value(Objective(Corrected(grpo_loss), Aim(anchor=anchor)), batch)  # type: ignore[arg-type]
         assert found == pytest.approx(value(Objective(reinforce_loss), batch), rel=1e-5)
 
 
 def test_later_minibatches_need_the_logprobs_that_the_step_began_with() -> None:
     batch = near(rows(4))
-    objective = Objective(Corrected(grpo_loss), anchor="recompute")
+    objective = Objective(Corrected(grpo_loss), Aim(anchor="recompute"))
     with pytest.raises(ValueError, match="preparation"):
         value(objective, batch, done=0.5)
     began = [replace(row, proximal=p) for row, p in zip(batch, current(batch), strict=True)]
@@ -136,7 +136,7 @@ def test_ages_are_counted_from_the_version_that_is_trained() -> None:
     assert set(lay_out(batch, CPU).age.tolist()) == {2.0}
     fresh = [replace(row, version=3) for row in batch]
     # of the same version all the way: there is no other policy in between, and the weight is 1
-    objective = Objective(Corrected(grpo_loss), anchor="loglinear")
+    objective = Objective(Corrected(grpo_loss), Aim(anchor="loglinear"))
     assert value(objective, fresh, done=0.5) == pytest.approx(value(Objective(grpo_loss), fresh), rel=1e-5)
     assert value(objective, batch, done=0.5) != pytest.approx(value(Objective(grpo_loss), batch), rel=1e-3)
 
