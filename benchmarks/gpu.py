@@ -70,6 +70,7 @@ NEEDS = {
     "pydantic": "pydantic", "pydantic_core": "pydantic-core", "annotated_types": "annotated-types",
     "typing_inspection": "typing-inspection", "typing_extensions": "typing-extensions", "typer": "typer",
     "rich": "rich", "httpx": "httpx", "matplotlib": "matplotlib", "peft": "peft",
+    "accelerate": "accelerate", "psutil": "psutil",
 }  # fmt: skip
 
 

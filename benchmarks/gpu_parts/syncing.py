@@ -78,8 +78,8 @@ def senders(job: Job, tensors: Mapping[str, torch.Tensor]) -> dict[str, Callable
     return {
         "shared_memory": lambda: SharedMemorySync(tensors),
         "disk": lambda: DiskSync(job.folder / "sync", str(job.folder / "no model"), later),
-        "gloo": lambda: DistributedSync(bucket_bytes=bucket, prove=later),
         "handles": lambda: TensorSync(bucket_bytes=bucket, prove=later),
+        "gloo": lambda: DistributedSync(bucket_bytes=bucket, prove=later),
     }
 
 

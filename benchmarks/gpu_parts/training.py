@@ -46,6 +46,8 @@ def run(job: Job, lora: int) -> None:
         job.tell(summary={key: whole[key] for key in ("steps", "trajectories", "tokens_sampled", "wall_s", "unscored")})
     if not in_time:
         raise TookTooLong(f"agentgym train was stopped after {time.monotonic() - began:.0f} s, at step {len(rows)}")
+    if "No module named" in said:
+        raise ModuleNotFoundError(said)
     if code:
         raise RunFailed(f"agentgym train ended with {code}: {said}")
 
