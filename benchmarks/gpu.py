@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refuse(problem)
     if lacking := [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]:
         print(how_to_carry(lacking), file=sys.stderr, flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the part under way, too
     chosen = [part for part in PARTS if not names or part.name in names]
     path = args.json or (TRIED if args.quick else RESULTS)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,7 @@ def run_part(part: Part, folder: Path, device: str, quick: bool, limit: float) -
     out, log = folder / f"{part.name}.json", folder / f"{part.name}.log"
     job = {
         "function": part.function, "arguments": part.arguments, "out": str(out), "folder": str(folder),
-        "device": device, "quick": quick, "seconds": limit,
+        "device": device, "quick": quick, "seconds": limit, "parent": os.getpid(),
     }  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     given = os.environ.get("PYTHONPATH")
@@ -240,6 +242,7 @@ def child(text: str) -> int:
     from gpu_parts.job import Job
 
     given = json.loads(text)
+    threading.Thread(target=outlived, args=(given["parent"],), daemon=True).start()
     job = Job(given["device"], given["quick"], given["seconds"], Path(given["folder"]), Path(given["out"]))
     try:
         module, _, name = given["function"].partition(":")
@@ -248,6 +251,13 @@ def child(text: str) -> int:
         job.failed(e)
         raise
     return 0
+
+
+def outlived(parent: int) -> None:
+    """End this process and its children when the one that watches over them was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,9 +32,12 @@ def killed(job):
     job.tell(before=2)
     os.kill(os.getpid(), signal.SIGKILL)
 
-def slow(job):
+def slow(job, pids=""):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     job.tell(child=child.pid)
+    if pids:
+        open(pids + ".new", "w").write(f"{os.getpid()} {child.pid}")
+        os.rename(pids + ".new", pids)
     time.sleep(600)
 
 class OutOfMemoryError(RuntimeError):
@@ -102,6 +106,29 @@ def test_what_there_is_no_time_for_is_not_begun(gpu: Any, tmp_path: Path) -> Non
     assert gpu.run_parts(parts[1:], tmp_path / "gpu.json", device="cpu", quick=True, seconds=gpu.GRACE) == 1
     assert json.loads((tmp_path / "gpu.json").read_text())["parts"] == {"second": {"status": "not_run"}}
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_is_killed_leaves_nothing_behind_but_its_results(gpu: Any, tmp_path: Path, how: signal.Signals) -> None:
+    out, pids = tmp_path / "gpu.json", tmp_path / "pids"
+    slow = f"gpu.Part('slow', 'faulty:slow', 99, {{'pids': {str(pids)!r}}})"
+    script = (
+        "import gpu\n"
+        f"gpu.PARTS = (gpu.Part('good', 'faulty:good', 30), {slow})\n"
+        f"gpu.main(['--quick', '--device=cpu', '--json', {str(out)!r}])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(tmp_path)])}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as process:
+        until = time.monotonic() + 30
+        while not pids.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(how)
+    left = [int(pid) for pid in pids.read_text().split()]
+    while any(alive(pid) for pid in left) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in left)
+    report = json.loads(out.read_text())
+    assert (list(report["parts"]), report["finished"]) == (["good"], False)
 
 
 def test_it_fits_into_nine_minutes(gpu: Any) -> None:
