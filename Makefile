@@ -16,7 +16,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu check lint types fmt controls study-seeds study-sigkill study-staleness study-credit bench acceptance mutations soak validate docs-probes docs-plans clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu gpu check lint types fmt controls study-seeds study-sigkill study-staleness study-credit bench acceptance mutations soak validate docs-probes docs-plans clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -69,6 +69,9 @@ test-docker: install  ## every sandbox test, and the probes, on containers: an e
 
 test-gpu: install  ## on a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)
+
+gpu:  ## what one GPU gives, in nine minutes: offline, with this machine's own Python and torch (PYTHON=..., ARGS="--parts ...")
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(or $(PYTHON),python3) benchmarks/gpu.py $(ARGS)
 
 check: lint types test  ## what CI runs: lint, types, tests
 

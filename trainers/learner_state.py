@@ -65,8 +65,11 @@ def place_tensors(learner: Learner, given: Mapping[str, torch.Tensor]) -> None:
     for i, name, parameter in _parameters(learner):
         prefix = f"optimizer.{i}.{name}."
         state = learner.optimizers[i].state[parameter]
+        fused = learner.optimizers[i].param_groups[0].get("fused")
         for key in [key for key in given if key.startswith(prefix)]:
-            state[key.removeprefix(prefix)] = _like(parameter, given[key])
+            value = _like(parameter, given[key])
+            # a fused kernel counts its steps where the weights are
+            state[key.removeprefix(prefix)] = value.to(parameter.device) if fused else value
     for prefix, weights in (
         (_REFERENCE, _reference(learner)),
         (_ADAPTER, list(adapters(learner.model.named_parameters()).items())),

@@ -33,6 +33,7 @@ class Recorder:
     gold: GoldWatch = field(default_factory=GoldWatch)
     turns: TurnRewardWatch = field(default_factory=TurnRewardWatch)
     accounts: Accounts = field(default_factory=Accounts)
+    _began: float = field(default_factory=time.perf_counter)
 
     def step(
         self, loop: Loop, groups: Sequence[Group], ledger: Sequence[dict[str, Any]], metrics: dict[str, Any]
@@ -46,6 +47,7 @@ class Recorder:
         for row in ledger:
             self.folder.append("ledger.jsonl", row)
         worker = loop.rollouts.stats()
+        metrics["rl_wall_s"] = time.perf_counter() - self._began  # when the worker's counters were read
         tally.peak("learner", peak_mem())
         tally.peak("worker", worker["peak_mem"])
         metrics |= self.accounts.step(worker, {**loop.cpu, "record": time.process_time() - cpu_began})

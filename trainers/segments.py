@@ -124,13 +124,14 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kind: _
     """[rows, heads, length, dim], each row causal."""
     length, grouped = query.shape[2], query.shape[1] != key.shape[1]
     plain = kind.softcap is None and kind.sinks is None
-    if plain and (kind.window is None or kind.window >= length):
+    whole = plain and (kind.window is None or kind.window >= length)
+    if grouped and not (whole and _shares_heads(query)):
+        times = query.shape[1] // key.shape[1]
+        key, value, grouped = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1), False
+    if whole:
         return scaled_dot_product_attention(
             query, key, value, is_causal=length > 1, scale=kind.scale, enable_gqa=grouped
         )
-    if grouped:
-        times = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     mask = _mask(length, kind.window, query)
     if plain:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=kind.scale)
@@ -143,6 +144,12 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kind: _
         scores = torch.cat([scores, sinks], dim=-1)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return torch.matmul(weights[..., :length], value)
+
+
+def _shares_heads(query: torch.Tensor) -> bool:
+    """Whether torch has a kernel for heads that share keys: on a GPU only in half precision. Elsewhere it would hold
+    all scores at once, [heads, length, length]."""
+    return query.device.type != "cuda" or query.dtype in (torch.bfloat16, torch.float16)
 
 
 def _mask(length: int, window: int | None, like: torch.Tensor) -> torch.Tensor:

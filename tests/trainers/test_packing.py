@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen3Config
 
+from agentgym.trainers import segments
 from agentgym.trainers.batch import Row
 from agentgym.trainers.packing import Cost, bins, cost_of, deal, fill, passes
 
@@ -68,3 +70,31 @@ def test_attention_costs_as_much_as_the_matrices_at_the_crossover() -> None:
     weights = 4 * 64 * 64 + 3 * 64 * 128
     length = 100
     assert cost(length) * 2 * weights == pytest.approx(2 * weights * length + 2 * 64 * length**2)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_heads_that_share_keys_attend_alike_with_keys_repeated(
+    monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    # as on a GPU in fp32, for which torch has no kernel that shares them
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 12, 8, generator=generator) for heads in (4, 2, 2))
+    stacks = segments.stacks_of([7, 5], torch.device("cpu"))
+
+    def attended() -> torch.Tensor:
+        module = torch.nn.Identity()
+        return segments.segments_attention(module, query, key, value, None, stacks=stacks, sliding_window=window)[0]
+
+    shared = attended()
+    monkeypatch.setattr(segments, "_shares_heads", lambda query: False)
+    called = segments.scaled_dot_product_attention
+    seen: list[bool] = []
+
+    def watched(*args: torch.Tensor, **options: object) -> torch.Tensor:
+        seen.append(bool(options.get("enable_gqa")) or args[0].shape[1] != args[1].shape[1])
+        return called(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(segments, "scaled_dot_product_attention", watched)
+    assert torch.allclose(attended(), shared, rtol=0, atol=1e-6)
+    assert seen
+    assert not any(seen)

@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from agentgym.errors import RunError
+from agentgym.trainers import optim
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.lora import Lora
 from agentgym.trainers.losses.grpo import grpo_loss
+from agentgym.trainers.models import load_model
 from agentgym.trainers.policy import Build
 from agentgym.trainers.ranks.followers import RankError, RankLost, compare
 from agentgym.trainers.ranks.learner import RankedLearner, make_ranked
@@ -212,3 +214,24 @@ def test_ranks_that_disagree_are_told_apart() -> None:
     compare(mine, [mine, dict(mine)])
     with pytest.raises(RunError, match="disagree: the model is 'abc' on rank 0 and 'abd' on rank 2"):
         compare(mine, [mine, {**mine, "the model": "abd"}])
+
+
+def test_a_fused_optimizer_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # the kernel that GPUs take, over sharded weights; a CPU has it, too
+    def fused(params: Any, lr: float, decay: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+        return optim._peak(torch.optim.AdamW(params, lr=lr, betas=betas, weight_decay=decay, fused=True))
+
+    monkeypatch.setattr(optim, "_adamw", fused)
+    options, build = LearnerOptions(lr=1e-3, tokens_per_microbatch=128), Build(dtype="bfloat16")
+    with ranked(1, options=options, build=build) as learner:
+        steps(learner, 0, 2)
+        folder = saved(learner, tmp_path / "checkpoint")
+        steps(learner, 2, 4)
+        expected = {name: tensor.clone() for name, tensor in learner.weights().items()}
+    with ranked(1, load_model(str(folder)), options, build) as again:
+        again.load_state(folder)
+        assert again.optimizers[0].param_groups[0]["fused"]
+        counts = [state["step"] for state in again.optimizers[0].state.values()]
+        assert [float(count) for count in counts] == [2.0] * len(counts)
+        steps(again, 2, 4)
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in again.weights().items())

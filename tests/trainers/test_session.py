@@ -182,7 +182,7 @@ def test_the_saved_model_is_an_ordinary_one_and_plays_alike(run: tuple[Path, dic
 
 def comparable(folder: Path) -> list[dict[str, Any]]:
     """The rows of metrics without what depends on time."""
-    timed = ("time/", "worker/", "overhead", "compute", "peak_mem", "rl_cpu_s")
+    timed = ("time/", "worker/", "overhead", "compute", "peak_mem", "rl_cpu_s", "rl_wall_s")
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows(folder, "metrics.jsonl")]
 
 

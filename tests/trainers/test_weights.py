@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 import pickle
+from types import SimpleNamespace
 
+import pytest
 import torch
 
-from agentgym.trainers.weights.shared import SharedMemorySync
+from agentgym.errors import ConfigError
+from agentgym.trainers.weights.shared import PLACE, SharedMemorySync
 
 # a text, as a function of this file could only be found where the tests are on the path
 READER = """
@@ -32,3 +36,11 @@ def test_another_process_reads_what_was_published() -> None:
     finally:
         process.join()
         sync.close()
+
+
+def test_too_little_shared_memory_is_told_before_it_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    sync = SharedMemorySync({"w": torch.zeros(1024)})  # just fits
+    sync.close()
+    with pytest.raises(ConfigError, match=rf"{PLACE} has 0 MiB left.*--shm-size"):
+        SharedMemorySync({"w": torch.zeros(1025)})

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import torch
 
+from agentgym.errors import ConfigError
 from agentgym.types import WeightUpdate
+
+PLACE = "/dev/shm"
+"""Where Linux keeps shared memory."""
 
 Layout = dict[str, tuple[int, tuple[int, ...], torch.dtype]]
 """name -> (offset in bytes, shape, dtype)"""
@@ -50,7 +55,10 @@ def _attach(name: str, layout: Layout) -> SharedTensors:
 
 
 class SharedMemorySync:
-    """Publishes weights; a version must have been taken before the next is written (`Rollouts.update` waits)."""
+    """Publishes weights; a version must have been taken before the next is written (`Rollouts.update` waits).
+
+    Raises `ConfigError` where there is no room for them: writing to memory that is not there kills the process.
+    """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]):
         self._layout: Layout = {}
@@ -58,6 +66,7 @@ class SharedMemorySync:
         for name, tensor in tensors.items():
             self._layout[name] = (offset, tuple(tensor.shape), tensor.dtype)
             offset += -(-tensor.numel() * tensor.element_size() // 64) * 64  # aligned to cache lines
+        _check_room(offset)
         self._memory = SharedMemory(create=True, size=max(64, offset))
         self._tensors = SharedTensors(self._memory, self._layout)
 
@@ -71,3 +80,16 @@ class SharedMemorySync:
         with contextlib.suppress(BufferError):  # a view is still alive: the mapping goes with the process
             self._memory.close()
         self._memory.unlink()
+
+
+def _check_room(size: int) -> None:
+    try:
+        found = os.statvfs(PLACE)
+    except (OSError, AttributeError):  # another system
+        return
+    free = found.f_bavail * found.f_frsize
+    if size > free:
+        raise ConfigError(
+            f"weights go to the engine through shared memory, {size / 2**20:,.0f} MiB of it, and {PLACE} has "
+            f"{free / 2**20:,.0f} MiB left; give it more (of a container: --shm-size)"
+        )
