@@ -17,36 +17,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from report import machine, spread, versions, write
+from runs import train_from, warm_start
 
 SIDES = ("asynchronous", "synchronous")
-
-
-def command(*arguments: str) -> None:
-    line = [sys.executable, "-m", "agentgym", *arguments, "--run.live=off"]
-    if code := subprocess.run(line).returncode:
-        sys.exit(code)  # the run has said why
-
-
-def warm_start(recipe: str, seed: int, folder: Path, options: Sequence[str]) -> Path:
-    """The model that both sides begin with."""
-    command("sft", recipe, f"--run.seed={seed}", f"--run.dir={folder}", *options)
-    return folder / "model"
 
 
 def run(recipe: str, side: str, seed: int, model: Path, folder: Path, options: Sequence[str]) -> dict[str, Any]:
     """One RL phase, and what its folder says of it."""
     bound = ["--rollout.max_staleness=0"] if side == "synchronous" else []
-    given = [f"--model.path={model}", "--sft.steps=0", f"--run.seed={seed}", f"--run.dir={folder}"]
-    command("train", recipe, *given, *options, *bound)
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = train_from(recipe, seed, model, folder, [*options, *bound])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "reward/mean" in row]
     return {

@@ -1,0 +1,31 @@
+"""What studies ask of `agentgym`, as a user would: each command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def command(*arguments: str) -> None:
+    """Run one command; where it fails this process ends as it did, for the command has said why."""
+    line = [sys.executable, "-m", "agentgym", *arguments, "--run.live=off"]
+    if code := subprocess.run(line).returncode:
+        sys.exit(code)
+
+
+def warm_start(recipe: str, seed: int, folder: Path, options: Sequence[str] = ()) -> Path:
+    """The model of a recipe's warm start, which several runs can then begin with."""
+    command("sft", recipe, f"--run.seed={seed}", f"--run.dir={folder}", *options)
+    return folder / "model"
+
+
+def train_from(recipe: str, seed: int, model: Path, folder: Path, options: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe's RL from a warm start: the summary of the run."""
+    given = [f"--model.path={model}", "--sft.steps=0", f"--run.seed={seed}", f"--run.dir={folder}"]
+    command("train", recipe, *given, *options)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
