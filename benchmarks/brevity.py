@@ -62,12 +62,9 @@ def main() -> None:
         "seeds": seeds,
     }
     for seed, found in seeds.items():
-        paid, unpaid = found["paid"]["after"], found["unpaid"]["after"]
-        print(
-            f"seed {seed}: tokens a success {found['paid']['before']['tokens_per_success']:.0f} before, "
-            f"{paid['tokens_per_success']:.1f} paid, {unpaid['tokens_per_success']:.1f} unpaid ({found['ratio']:.2f}x); "
-            f"success {paid['sampled']:.3f}, {unpaid['sampled']:.3f}"
-        )
+        ends = {"before": found["paid"]["before"], **{side: found[side]["after"] for side in SIDES}}
+        cost = ", ".join(f"{name} {end['tokens_per_success']:.1f} ({end['sampled']:.3f})" for name, end in ends.items())
+        print(f"seed {seed}: tokens a success (success) {cost}: {found['ratio']:.2f}x")
     settings = {"recipe": args.recipe, "options": options}
     write(args.json, report | {"settings": settings, "versions": versions("torch"), "machine": machine()})
 
