@@ -117,8 +117,7 @@ class Session:
         config.engine.max_context = context_of(model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
         options = sft_options(config) if warming else rl_options(config)
-        self._learner = make_learner(config, model, options)
-        self._learner.note = self.reporter.note
+        self._learner = make_learner(config, model, options, self.reporter.note)
         if self._checkpoint is not None:
             self.learner.load_state(self._checkpoint)
         self._annotator = make_annotator(config, self.learner, self.tokenizer, self._answers)
