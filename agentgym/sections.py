@@ -147,7 +147,7 @@ class ClusterConfig(Section):
     """Where the run's parts are."""
 
     kind: Literal["none", "ray"] = "none"
-    """`ray`: rollout workers and SGLang's servers are actors of a Ray cluster."""
+    """`ray`: rollout workers, SGLang's servers and the learner's further ranks are actors of a Ray cluster."""
     address: str = ""
     """Of a cluster that is there, HOST:PORT or `auto`; empty: one is started on this machine."""
     patience: float = Field(60.0, gt=0)

@@ -1,8 +1,8 @@
 """What a learner has to remember besides its weights, and how it is written: for one rank, and for any number.
 
 One rank writes `learner.pt`. Several write the folder `learner`, each its own shards (torch.distributed.checkpoint).
-Either is read by any number of ranks: by rank 0, a few tensors at a time, which the others take their shards of, for they may
-be on machines that do not see the folder.
+Either is read by any number of ranks: by rank 0, a few tensors at a time, which the others take their shards of, for
+they may be on machines that do not see the folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Kind = tuple[tuple[int, ...], torch.dtype]
 
 
 def save_state(learner: Learner, folder: Path) -> None:
-    """Write what `load_state` reads. Several ranks call it at once, each with a folder of its own or all with the same."""
+    """Write what `load_state` reads. Several ranks call it at once, each with a folder of its own or all with one."""
     if learner.team.mesh is None:
         torch.save(learner.state_dict(), folder / WHOLE)
         return
@@ -76,8 +76,8 @@ def named_tensors(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 def _slots(learner: Learner, kinds: Mapping[str, Kind]) -> Iterator[tuple[str, Any]]:
-    """What takes the stored tensors, as `named_tensors` names them, in one order on every rank: weights, and new tensors
-    of the optimizers, sharded as the weights that they are of."""
+    """What takes the stored tensors, as `named_tensors` names them, in one order on every rank: weights, and new
+    tensors of the optimizers, sharded as the weights that they are of."""
     weights = {_REFERENCE + name: p for name, p in _reference(learner)}
     weights.update((_ADAPTER + name, p) for name, p in adapters(learner.model.named_parameters()).items())
     if lacking := [name for name in weights if name not in kinds]:
@@ -121,10 +121,13 @@ def _named(learner: Learner, state: Mapping[str, Any]) -> Iterator[tuple[str, to
 class _Stored(Protocol):
     """A state as it lies on a disk."""
 
-    kinds: Mapping[str, Kind]
-    """Of all its tensors, by name."""
-    rest: Mapping[str, Any]
-    """What is no tensor."""
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        """Of all its tensors, by name."""
+
+    @property
+    def rest(self) -> Mapping[str, Any]:
+        """What is no tensor."""
 
     def tensors(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
         """Whole, in the order of `names`, few of them in memory at once where that can be."""
@@ -134,10 +137,10 @@ class _Whole:
     """What one rank wrote. learner: of the same model."""
 
     def __init__(self, learner: Learner, folder: Path):
-        self.rest = torch.load(folder / WHOLE, map_location="cpu", weights_only=True)
-        self._tensors = dict(_named(learner, self.rest))
+        state = torch.load(folder / WHOLE, map_location="cpu", weights_only=True)
+        self._tensors = dict(_named(learner, state))
         self.kinds = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
-        self.rest = {name: self.rest[name] for name in _rest(learner)}
+        self.rest = {name: state[name] for name in _rest(learner)}
 
     def tensors(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
         return (self._tensors[name] for name in names)

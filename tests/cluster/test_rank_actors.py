@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,7 +172,7 @@ def test_a_loss_of_the_users_travels(config: Config, tmp_path: Path) -> None:
     with ranked(config, PLAIN) as two:
         steps(two.learner, 0, 2, doubled)
         assert apart(one, two.learner) < 1e-5
-        with pytest.raises(RankError, match="rank 1 of the learner failed:(.|\n)*the loss of rank 1 fails"):
+        with pytest.raises(RankError, match=r"rank 1 of the learner failed:(.|\n)*the loss of rank 1 fails"):
             steps(two.learner, 2, 3, failing)
 
 
@@ -199,6 +201,39 @@ def test_a_machine_that_is_lost_is_named(config: Config, cluster: Any) -> None:
 
 def _port(node: Any) -> int:
     return int(node.node_manager_port)
+
+
+DRIVER = """
+import sys, time
+from agentgym.config import Config
+from agentgym.trainers.cluster.ranks import RayRanks
+from agentgym.trainers.learner import LearnerOptions
+from agentgym.trainers.ranks.learner import make_ranked
+from tests.trainers.rows import rows, tiny
+
+config = Config()
+config.cluster.kind, config.cluster.address, config.learner.ranks = "ray", sys.argv[1], 2
+starter = RayRanks(config, "cpu", lambda note: print(note, flush=True))
+learner = make_ranked(tiny(), LearnerOptions(), ranks=2, starter=starter)
+learner.followers.tell("_gather", [(None,)])  # which rank 1 waits in for rank 0
+print("waiting", flush=True)
+time.sleep(600)
+"""
+
+
+def test_no_rank_outlives_a_driver_that_is_killed(cluster: Any) -> None:
+    line = [sys.executable, "-c", DRIVER, cluster.address]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        said = ""
+        for text in driver.stdout:
+            said += text
+            if text.strip() == "waiting":
+                break
+        driver.kill()
+    found = re.search(r"learner rank 1 is on .*process (\d+)", said)
+    assert found, said
+    assert gone([int(found[1])])
 
 
 def test_more_than_there_is(config: Config) -> None:
@@ -245,7 +280,8 @@ def test_a_run_whose_rank_is_killed_is_gone_on_with(cluster: Any, tmp_path: Path
             ag.train(settings, env__id=f"{tmp_path}/envs.py:say", reporter=killer)
         assert killer.process
         assert gone([killer.process])
-        assert list_checkpoints(run / "checkpoints")[-1].name == "step-00002"
+        assert list_checkpoints(run / "checkpoints")[-1].name == "step-00001", "it was gone before the second was whole"
+        assert not list((run / "checkpoints").glob("*.tmp"))
         summary = ag.train(resume=str(run), reporter=PlainReporter())
     assert summary["steps"] == 4
     assert check_run(run).problems == []

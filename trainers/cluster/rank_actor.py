@@ -28,8 +28,8 @@ EXIT_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Luggage:
-    """Python files of the user that orders name functions of. `modules`: by `path.py:name` below the folder where they are
-    unpacked, what the module is called where rank 0 is."""
+    """Python files of the user that orders name functions of. `modules`: by `path.py:name` below the folder where they
+    are unpacked, what the module is called where rank 0 is."""
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)

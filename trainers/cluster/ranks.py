@@ -1,8 +1,9 @@
 """The other ranks of the learner as Ray actors, of which the driver is rank 0.
 
-Orders and answers pass through Ray: of a step, one message to each rank with its share of the packed rows, and one back
-with sums. Weights and gradients go from rank to rank by torch.distributed, also when the run begins; what ranks write of a
-checkpoint comes to rank 0's disk in pieces. So no file system is shared, and no machine has to hold all shards at once.
+Orders and answers pass through Ray: of a step, one message to each rank with its share of the packed rows, and one
+back with sums. Weights and gradients go from rank to rank by torch.distributed, also when the run begins; what ranks
+write of a checkpoint comes to rank 0's disk in pieces. So no file system is shared, and no machine has to hold all
+shards at once.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ class RayRanks:
         address = config.cluster.address
         if address.startswith("ray://"):
             raise ConfigError(
-                f"cluster.address = {address!r} with learner.ranks = {config.learner.ranks}: rank 0 is the process that "
-                "was started, which has to be on a machine of the cluster; start it there, with --cluster.address=auto"
+                f"cluster.address = {address!r} with learner.ranks = {config.learner.ranks}: rank 0 is the process "
+                "that was started, which has to be on a machine of the cluster; start it there, with "
+                "--cluster.address=auto"
             )
         self._ray = load_ray()
         self._config, self._note = config, note
@@ -62,7 +64,7 @@ class RayRanks:
         self._cluster = RayCluster(config)
         try:
             self._gpu = self._sit() if device.startswith("cuda") else -1
-            needs = rank_needs(config, device, self._cluster.gpus)
+            needs = rank_needs(config, device, self._cluster.gpus + (self._seat is None))
             # packed: nothing else of a run has so much to say to each other
             self._room = self._cluster.room([needs] * (config.learner.ranks - 1), "learner ranks", KEYS, "PACK")
             self.host = own_host(config)
@@ -106,8 +108,8 @@ class RayRanks:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = self._ray.get_runtime_context().get_node_id()
-        of_here = next((node["Resources"] for node in self._ray.nodes() if node["NodeID"] == here), {})
-        if not of_here.get("GPU"):
+        there = sum(float(node["Resources"].get("GPU", 0)) for node in self._ray.nodes() if node["NodeID"] == here)
+        if not there:
             return -1
         strategy = NodeAffinitySchedulingStrategy(here, soft=False)
         options = {"num_cpus": 0, "num_gpus": 1, "scheduling_strategy": strategy}
@@ -117,8 +119,8 @@ class RayRanks:
             (gpu,) = self._ray.get(self._seat.gpus.remote(), timeout=patience)
         except self._ray.exceptions.GetTimeoutError:
             raise ConfigError(
-                f"there is no GPU for rank 0 of the learner: all {of_here['GPU']:g} of this machine have been in use for "
-                f"{patience:g} s (cluster.patience)"
+                f"there is no GPU for rank 0 of the learner: all {there:g} of this machine have been in use "
+                f"for {patience:g} s (cluster.patience)"
             ) from None
         return number_here(str(gpu))
 
@@ -208,8 +210,8 @@ class ActorFollower:
             self._ray.kill(self._actor, no_restart=True)  # one that is only cut off is not to go on either
         again = f"--resume {self._run}" if self._run else "--resume"
         return RankLost(
-            f"rank {self._rank} of the learner{where} is gone: {self._how()}; it had its part of the weights, so that the "
-            f"run ends here. Its checkpoints are whole: go on with {again} when the cluster has room again"
+            f"rank {self._rank} of the learner{where} is gone: {self._how()}; it had its part of the weights, so that "
+            f"the run ends here. Its checkpoints are whole: go on with {again} when the cluster has room again"
         )
 
     def _how(self) -> str:
@@ -221,14 +223,16 @@ class ActorFollower:
 
 
 def rank_needs(config: Config, device: str, gpus: float) -> dict[str, float]:
-    """What Ray keeps for one rank. gpus: of the whole cluster. Raises `ConfigError` for more than there are."""
+    """What Ray keeps for one rank. gpus: of the whole cluster, rank 0's included. Raises `ConfigError` for more than
+    there are."""
     learner = config.learner
     needs = {"CPU": float(learner.threads)}
     if not device.startswith("cuda"):
         return needs
-    if learner.ranks - 1 > gpus:
+    if learner.ranks > gpus:
         raise ConfigError(
-            f"learner.ranks = {learner.ranks} takes a GPU for each rank; the cluster has {gpus:g}: lower learner.ranks"
+            f"learner.ranks = {learner.ranks} takes a GPU for each; there are {gpus:g}: lower it, or set "
+            "learner.device=cpu"
         )
     return {**needs, "GPU": 1.0}
 
@@ -241,8 +245,8 @@ def number_here(gpu: str) -> int:
     seen = visible.split(",")
     if gpu not in seen:
         raise ConfigError(
-            f"CUDA_VISIBLE_DEVICES = {visible}: Ray gave GPU {gpu} of this machine to rank 0 of the learner, which does "
-            "not see it; start Ray and the run with the same CUDA_VISIBLE_DEVICES"
+            f"CUDA_VISIBLE_DEVICES = {visible}: Ray gave GPU {gpu} of this machine to rank 0 of the learner, which "
+            "does not see it; start Ray and the run with the same CUDA_VISIBLE_DEVICES"
         )
     return seen.index(gpu)
 

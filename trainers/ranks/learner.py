@@ -17,7 +17,16 @@ from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.lora import ADAPTER, adapters, save_adapters
 from agentgym.trainers.policy import Build, Policy, prepare, skeleton
-from agentgym.trainers.ranks.followers import Follower, Followers, Order, Processes, Serve, Starter, compare, rank_device
+from agentgym.trainers.ranks.followers import (
+    Follower,
+    Followers,
+    Order,
+    Processes,
+    Serve,
+    Starter,
+    compare,
+    rank_device,
+)
 from agentgym.trainers.ranks.sharding import copy_shards, fill, shard
 from agentgym.trainers.ranks.team import Rendezvous, Team, join, keep_store
 from agentgym.types import Floats
