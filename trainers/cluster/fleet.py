@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,8 @@ class Fleet:
         self._lost: Counter[str] = Counter()
         """Deaths by kind, of actors that are no more and of those that are."""
         self._silent_since = time.monotonic()
+        self._resting = False
+        """Whether the GPU is another's for now."""
         self._closed = threading.Event()
         mark = new_mark()
         self._members = self._hire(cluster, spec, mark)
@@ -100,6 +102,8 @@ class Fleet:
             hired = [actor.options(**options)] * count
         else:
             needs = replica_needs(config, cluster.gpus)
+            if config.cluster.placement == "colocated":
+                needs |= _beside_the_learner(needs)
             room = cluster.room([needs] * count, "SGLang servers", KEYS)
             options |= {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0)}
             hired = [
@@ -155,6 +159,33 @@ class Fleet:
                 break
             self._wait(LOOK_SECONDS)  # none is left: the first that is back has it
             serving = [member for member in self._members if member.place]
+
+    def release_memory(self) -> None:
+        """Give the GPUs back until `resume_memory`; what dies meanwhile is started after it. Nothing may be played.
+        Raises `RunError` where one may still hold its memory."""
+        with self._lock:
+            self._resting = True
+        self._have_all("release_memory")
+
+    def resume_memory(self) -> None:
+        """Take them again; an update of the weights has to follow."""
+        with self._lock:
+            self._resting = False
+            self._silent_since = time.monotonic()
+        self._have_all("resume_memory")
+
+    def _have_all(self, name: str) -> None:
+        from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+        asked = [(member, getattr(member.actor, name).remote()) for member in self._members]
+        for member, answer in asked:
+            try:
+                self._ray.get(answer, timeout=UPDATE_SECONDS)
+            except RayActorError:
+                continue  # its server is gone with it; the watch sees to it
+            except (RayTaskError, GetTimeoutError) as e:
+                why = getattr(e, "cause", None) or f"no answer within {UPDATE_SECONDS:g} s"
+                raise RunError(f"engine replica {member.index}: {name}: {why}") from None
 
     def close(self) -> None:
         """End every server; nothing is left behind."""
@@ -218,6 +249,9 @@ class Fleet:
     def _start(self, member: _Member) -> None:
         with self._lock:
             member.place, member.asked = None, None
+            if self._resting:  # later: its server would take memory that is another's now
+                member.starting, member.again_at = None, time.monotonic() + LOOK_SECONDS
+                return
             member.given = self._latest
             member.starting = member.actor.start.remote(self._baggage, *self._latest)
 
@@ -315,7 +349,7 @@ class Fleet:
 
     def _see_whether_any_is_left(self) -> None:
         """Where none serves and none can be started, the run has to end."""
-        if self.serving:
+        if self.serving or self._resting:
             self._silent_since = time.monotonic()
         silent = time.monotonic() - self._silent_since
         if any(member.failures < ATTEMPTS for member in self._members) and silent < START_SECONDS + self._patience:
@@ -339,6 +373,14 @@ class Fleet:
             self._logs.mkdir(parents=True, exist_ok=True)
             with (self._logs / f"server-{member.index}.log").open("ab") as file:
                 file.write(written)
+
+
+def _beside_the_learner(needs: Mapping[str, float]) -> dict[str, float]:
+    """What further keeps a server on this machine, where the learner is. Raises `ConfigError` without a GPU."""
+    if "GPU" not in needs:
+        raise ConfigError("cluster.placement = 'colocated': the cluster has no GPU")
+    address: str = load_ray().util.get_node_ip_address()
+    return {f"node:{address}": 0.001}
 
 
 WORDS = {"died": "died", "silent": "took requests and gave no answer"}
