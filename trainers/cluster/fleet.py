@@ -33,6 +33,8 @@ ATTEMPTS = 5
 """Starts of a replica, one after the other, that may fail before it is given up."""
 UPDATE_SECONDS = 1800.0
 CLOSE_SECONDS = 15.0
+LOG_SECONDS = 2.0
+"""That replicas have, when the run ends, to tell what their servers wrote last."""
 KEYS = "engine.replicas, engine.gpus_each, engine.threads"
 
 Note = Callable[[str], None]
@@ -191,6 +193,7 @@ class Fleet:
         """End every server; nothing is left behind."""
         self._closed.set()
         self._thread.join()
+        self._ask_for_the_last_of_the_logs()
         with contextlib.suppress(Exception):  # what does not end by itself is ended
             closing = [member.actor.close.remote() for member in self._members]
             self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
@@ -361,6 +364,14 @@ class Fleet:
         )
 
     # ---- logs ----
+
+    def _ask_for_the_last_of_the_logs(self) -> None:
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            for member in self._members:
+                member.asked = member.actor.sign.remote(member.log_at)
+            self._ray.wait(
+                [member.asked for member in self._members], num_returns=len(self._members), timeout=LOG_SECONDS
+            )
 
     def _collect_log(self, member: _Member) -> None:
         with contextlib.suppress(Exception):
