@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 OPTIONS = LearnerOptions(lr=1e-3, optimizer="muon", minibatches=2, tokens_per_microbatch=128, kl=0.1)
 PLAIN = LearnerOptions(lr=1e-3, tokens_per_microbatch=128)
 LOSSES = """
-from beside import scale
+from scales import scale
 from agentgym.trainers.losses.grpo import grpo_loss
 import torch
 
@@ -63,9 +63,11 @@ async def say(task, answer, episode):
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20})
+    # Ray takes the word for the GPUs, one on each of three machines
+    head = {"num_cpus": 0, "num_gpus": 1, "object_store_memory": 80 << 20}
+    made = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
-        made.add_node(num_cpus=1, object_store_memory=80 << 20)
+        made.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 << 20)
     yield made
     ray.shutdown()
     made.shutdown()
@@ -164,7 +166,7 @@ def _before(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_a_loss_of_the_users_travels(config: Config, tmp_path: Path) -> None:
     (tmp_path / "losses.py").write_text(LOSSES)
-    (tmp_path / "beside.py").write_text("scale = 2.0\n")
+    (tmp_path / "scales.py").write_text("scale = 2.0\n")
     config.trainer.loss = f"{tmp_path}/losses.py:doubled"
     doubled, failing = load_object(config.trainer.loss), load_object(f"{tmp_path}/losses.py:failing")
     one = Learner(tiny(), PLAIN)
@@ -196,7 +198,7 @@ def test_a_machine_that_is_lost_is_named(config: Config, cluster: Any) -> None:
         steps(four.learner, 0, 1)
         cluster.remove_node(extra, allow_graceful=False)
         with pytest.raises(RankLost, match=rf"rank {lost} of the learner, on .* is gone"):
-            steps(four.learner, 1, 2)
+            steps(four.learner, 1, 10_000)  # its process may take a moment to see that its machine is gone
 
 
 def _port(node: Any) -> int:
@@ -234,6 +236,39 @@ def test_no_rank_outlives_a_driver_that_is_killed(cluster: Any) -> None:
     found = re.search(r"learner rank 1 is on .*process (\d+)", said)
     assert found, said
     assert gone([int(found[1])])
+
+
+@pytest.fixture
+def joined(cluster: Any) -> Iterator[None]:
+    """This process on the cluster, before the run comes and after it has gone."""
+    ray.init(address=cluster.address, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_gpu_is_kept_for_each_rank_the_drivers_own_among_them(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    starter = RayRanks(config, "cuda")
+    try:
+        with pytest.raises(ConfigError, match=r"there is no GPU for rank 0: 0 are visible"):
+            starter.seat("cuda")  # Ray has given this machine's first, which torch does not see here
+        assert free_gpus(1.0), "rank 0's and rank 1's are taken"
+    finally:
+        starter.close()
+    assert free_gpus(3.0)
+    config.learner.ranks = 4
+    with pytest.raises(ConfigError, match=r"learner\.ranks = 4 takes a GPU for each; there are 3"):
+        RayRanks(config, "cuda")
+
+
+def free_gpus(count: float) -> bool:
+    until = time.monotonic() + 20
+    while (found := ray.available_resources().get("GPU", 0.0)) != count and time.monotonic() < until:
+        time.sleep(0.05)
+    return bool(found == count)
 
 
 def test_more_than_there_is(config: Config) -> None:

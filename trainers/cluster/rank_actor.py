@@ -91,10 +91,14 @@ class RankActor:
 
     def _told(self, answer: Answer, duty: Duty) -> bytes:
         if duty.failed:
-            leave = threading.Timer(EXIT_SECONDS, os._exit, (1,))
+            leave = threading.Timer(EXIT_SECONDS, self._leave)
             leave.daemon = True
             leave.start()
         return pickle.dumps(answer)
+
+    def _leave(self) -> None:
+        self.close()
+        os._exit(1)
 
     def saved(self) -> dict[str, int]:
         """Files that belong into a checkpoint, and their sizes."""

@@ -63,8 +63,10 @@ class RayRanks:
         self._luggage = _luggage(config)
         self._cluster = RayCluster(config)
         try:
-            self._gpu = self._sit() if device.startswith("cuda") else -1
-            needs = rank_needs(config, device, self._cluster.gpus + (self._seat is None))
+            on_gpus = device.startswith("cuda")
+            here = self._gpus_here() if on_gpus else 0.0
+            needs = rank_needs(config, device, self._cluster.gpus + (not here))
+            self._gpu = self._sit(here) if here else 0
             # packed: nothing else of a run has so much to say to each other
             self._room = self._cluster.room([needs] * (config.learner.ranks - 1), "learner ranks", KEYS, "PACK")
             self.host = own_host(config)
@@ -75,7 +77,7 @@ class RayRanks:
             raise
 
     def seat(self, device: str) -> torch.device:
-        return rank_device(device, max(0, self._gpu))
+        return rank_device(device, self._gpu)
 
     def start(self, serve: Serve, rank: int, rendezvous: Rendezvous) -> ActorFollower:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -101,16 +103,16 @@ class RayRanks:
             self._seat = None
         self._cluster.close()
 
-    def _sit(self) -> int:
-        """Keep a GPU of this machine for rank 0, the driver, which Ray would else give to another: its number here.
+    def _gpus_here(self) -> float:
+        """That Ray has of this machine to give, taken or not."""
+        here = self._ray.get_runtime_context().get_node_id()
+        return sum(float(node["Resources"].get("GPU", 0)) for node in self._ray.nodes() if node["NodeID"] == here)
 
-        -1 where Ray has none of this machine's to give."""
+    def _sit(self, there: float) -> int:
+        """Keep one of this machine's GPUs for rank 0, the driver, which Ray would else give to another: its number."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = self._ray.get_runtime_context().get_node_id()
-        there = sum(float(node["Resources"].get("GPU", 0)) for node in self._ray.nodes() if node["NodeID"] == here)
-        if not there:
-            return -1
         strategy = NodeAffinitySchedulingStrategy(here, soft=False)
         options = {"num_cpus": 0, "num_gpus": 1, "scheduling_strategy": strategy}
         self._seat = self._ray.remote(Seat).options(**options).remote()

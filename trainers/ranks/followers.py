@@ -238,13 +238,14 @@ class Followers:
         silent = dict(enumerate(self._members, 1))
         while silent and time.monotonic() < until:
             for rank, member in list(silent.items()):
-                if (answer := member.receive(0.1)) is None:
+                if (answer := member.receive(0.0)) is None:
                     continue
                 if answer.second_hand:
                     hearsay = hearsay or _failure(rank, answer)
                     del silent[rank]
                 else:
                     _unwrap(rank, answer, error)
+            time.sleep(0.05)
         if hearsay is not None and not isinstance(error, RankError):
             raise hearsay from error
 
