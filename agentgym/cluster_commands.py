@@ -26,10 +26,12 @@ WIDTH = 120
 def plan(config: Config, to_json: str | None) -> None:
     """Print what a run would take. Raises `ConfigError` where it does not fit, after all was printed."""
     quiet_libraries()
+    from agentgym.trainers.placement import check_placement
     from agentgym.trainers.plan.resolve import make_plan
     from agentgym.trainers.plan.show import figures, tell, verdict
     from agentgym.trainers.plan.split import best_split
 
+    check_placement(config)
     planned = make_plan(config)
     best = best_split(planned)
     there = Console(stderr=to_json == "-", highlight=False)
@@ -71,10 +73,12 @@ def cluster(
     chosen = recipe_for(recipe, overrides)
     config = load_config(chosen, overrides)
     quiet_libraries()
+    from agentgym.trainers.placement import check_placement
     from agentgym.trainers.plan.resolve import make_plan
     from agentgym.trainers.plan.show import verdict
     from agentgym.trainers.plan.start_files import Start, rayjob, sbatch
 
+    check_placement(config)
     planned = make_plan(config)
     if told := verdict(planned):
         raise ConfigError(told)

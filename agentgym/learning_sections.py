@@ -155,7 +155,8 @@ class LearnerConfig(Section):
     long_rows: Literal["alone", "drop", "refuse"] = "alone"
     """A row above `tokens_per_microbatch`: trained alone, left out, or the end of the run; it is named in each case."""
     ranks: int = Field(1, ge=1)
-    """Learner processes; the weights are sharded over them (FSDP2). A GPU each, or gloo on the CPU."""
+    """Learner processes; the weights are sharded over them (FSDP2). A GPU each, or gloo on the CPU. On a Ray cluster
+    all but the first are actors."""
     timeout: float = Field(600.0, gt=0)
     """Seconds that a rank waits for the others before the run ends."""
     device: str = "auto"

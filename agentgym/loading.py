@@ -72,6 +72,12 @@ def load_several(references: str, what: str = "tools") -> list[Any]:
     return found
 
 
+def module_name(path: str | Path) -> str:
+    """What a file that is loaded is called in `sys.modules`."""
+    file = Path(path).expanduser().resolve()
+    return f"agentgym_file_{hashlib.blake2b(str(file).encode(), digest_size=6).hexdigest()}"
+
+
 def _module(name: str, reference: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(name)
@@ -84,7 +90,7 @@ def _file(path: str, what: str) -> ModuleType:
     if not file.is_file():
         raise ConfigError(f"{what} {path!r}: there is no such file")
     file = file.resolve()
-    name = f"agentgym_file_{hashlib.blake2b(str(file).encode(), digest_size=6).hexdigest()}"
+    name = module_name(file)
     if name in sys.modules:
         return sys.modules[name]
     if str(file.parent) not in sys.path:

@@ -147,9 +147,12 @@ class ClusterConfig(Section):
     """Where the run's parts are."""
 
     kind: Literal["none", "ray"] = "none"
-    """`ray`: rollout workers and SGLang's servers are actors of a Ray cluster."""
+    """`ray`: rollout workers, SGLang's servers and the learner's further ranks are actors of a Ray cluster."""
     address: str = ""
     """Of a cluster that is there, HOST:PORT or `auto`; empty: one is started on this machine."""
+    placement: Literal["split", "colocated"] = "split"
+    """`split`: engine and learner have GPUs of their own; `colocated`: one server and one rank share one, in turn, each
+    giving its memory back. Then rollout.max_staleness is 0."""
     patience: float = Field(60.0, gt=0)
     """Seconds to wait for room on the cluster, when the run begins and after a machine was lost."""
 

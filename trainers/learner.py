@@ -197,6 +197,14 @@ class Learner:
         """Go on from what `save_state` wrote, on any number of ranks."""
         self._together("_load_state", folder)
 
+    def offload(self) -> None:
+        """Leave the device, between steps: all is kept in the machine's memory."""
+        self._together("_move", torch.device("cpu"))
+
+    def onload(self) -> None:
+        """Come back to it."""
+        self._together("_move", None)
+
     @property
     def others_cpu_s(self) -> float:
         """CPU-seconds of the ranks that are other processes."""
@@ -225,6 +233,12 @@ class Learner:
 
     def _hold(self) -> None:
         self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
+
+    def _move(self, device: torch.device | None) -> None:
+        """None: to its own."""
+        from agentgym.trainers.offload import move
+
+        move(self, device or self.device)
 
     def _save_state(self, folder: Path) -> None:
         from agentgym.trainers.learner_state import save_state

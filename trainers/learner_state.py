@@ -1,51 +1,67 @@
 """What a learner has to remember besides its weights, and how it is written: for one rank, and for any number.
 
 One rank writes `learner.pt`. Several write the folder `learner`, each its own shards (torch.distributed.checkpoint).
-Either is read by any number of ranks.
+Either is read by any number of ranks: by rank 0, a few tensors at a time, which the others take their shards of, for
+they may be on machines that do not see the folder.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from agentgym.errors import RunError
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.lora import adapters
 
 WHOLE, SHARDED, REST = "learner.pt", "learner", "learner.json"
 _REFERENCE, _ADAPTER = "reference.", "adapter."
+READ_BYTES = 256 << 20
+"""Of whole tensors that are in memory at once, where shards are read."""
+
+Kind = tuple[tuple[int, ...], torch.dtype]
 
 
 def save_state(learner: Learner, folder: Path) -> None:
-    """Write what `load_state` reads. Several ranks call it at once."""
+    """Write what `load_state` reads. Several ranks call it at once, each with a folder of its own or all with one."""
     if learner.team.mesh is None:
         torch.save(learner.state_dict(), folder / WHOLE)
         return
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    save(named_tensors(learner), checkpoint_id=folder / SHARDED)
+    try:
+        save(named_tensors(learner), checkpoint_id=folder / SHARDED)
+    except CheckpointException as e:
+        raise RunError(f"the learner's state cannot be written: {_reasons(e)}") from None
     if learner.team.rank == 0:
         (folder / REST).write_text(json.dumps(_rest(learner)))
 
 
 def load_state(learner: Learner, folder: Path) -> None:
-    """Go on from what any number of ranks has written. Several ranks call it at once."""
-    if not (folder / WHOLE).exists():
-        _load_sharded(learner, folder)
+    """Go on from what any number of ranks has written. Several ranks call it at once; `folder` is rank 0's."""
+    team = learner.team
+    if team.mesh is None and (folder / WHOLE).exists():
+        learner.load_state_dict(torch.load(folder / WHOLE, map_location="cpu", weights_only=True))
         return
-    state = torch.load(folder / WHOLE, map_location="cpu", weights_only=True)
-    if learner.team.mesh is None:
-        learner.load_state_dict(state)
-        return
-    _restore(learner, state)
-    if "reference" in state:
+    stored: _Stored | None = None
+    if team.rank == 0:
+        stored = _Whole(learner, folder) if (folder / WHOLE).exists() else _Sharded(folder)
+    kinds, rest = team.told((stored.kinds, stored.rest) if stored is not None else None)
+    if any(name.startswith(_REFERENCE) for name in kinds):
         learner._hold()
-    place_tensors(learner, dict(_named(learner, state)))
+    slots = list(_slots(learner, kinds))
+    given = stored.tensors([name for name, _ in slots]) if stored is not None else itertools.repeat(None)
+    with torch.no_grad():
+        for (_, slot), tensor in zip(slots, given, strict=False):
+            team.spread(tensor, slot)
+    _restore(learner, rest)
 
 
 def named_tensors(learner: Learner) -> dict[str, torch.Tensor]:
@@ -59,32 +75,27 @@ def named_tensors(learner: Learner) -> dict[str, torch.Tensor]:
     return found
 
 
-@torch.no_grad()
-def place_tensors(learner: Learner, given: Mapping[str, torch.Tensor]) -> None:
-    """Take whole tensors, or ones that are sharded like the weights, as `named_tensors` names them."""
-    for i, name, parameter in _parameters(learner):
-        prefix = f"optimizer.{i}.{name}."
-        state = learner.optimizers[i].state[parameter]
-        fused = learner.optimizers[i].param_groups[0].get("fused")
-        for key in [key for key in given if key.startswith(prefix)]:
-            value = _like(parameter, given[key])
+def _slots(learner: Learner, kinds: Mapping[str, Kind]) -> Iterator[tuple[str, Any]]:
+    """What takes the stored tensors, as `named_tensors` names them, in one order on every rank: weights, and new
+    tensors of the optimizers, sharded as the weights that they are of."""
+    weights = {_REFERENCE + name: p for name, p in _reference(learner)}
+    weights.update((_ADAPTER + name, p) for name, p in adapters(learner.model.named_parameters()).items())
+    if lacking := [name for name in weights if name not in kinds]:
+        raise RunError(f"the checkpoint's state of the learner does not have {lacking[0]}: it is of another model")
+    trained = {f"optimizer.{i}.{name}": (i, parameter) for i, name, parameter in _parameters(learner)}
+    for name, (shape, dtype) in kinds.items():
+        owner, _, key = name.rpartition(".")
+        if name in weights:
+            yield name, weights[name]
+        elif owner in trained:
+            i, parameter = trained[owner]
+            alike = tuple(parameter.shape) == shape  # a count of steps is nothing to be sharded
+            optimizer = learner.optimizers[i]
             # a fused kernel counts its steps where the weights are
-            state[key.removeprefix(prefix)] = value.to(parameter.device) if fused else value
-    for prefix, weights in (
-        (_REFERENCE, _reference(learner)),
-        (_ADAPTER, list(adapters(learner.model.named_parameters()).items())),
-    ):
-        for name, parameter in weights:
-            parameter.copy_(_like(parameter, given[prefix + name]))
-
-
-def _like(parameter: Any, given: Any) -> Any:
-    if not hasattr(parameter, "device_mesh") or hasattr(given, "device_mesh") or given.shape != parameter.shape:
-        return given  # a count of steps is nothing to be sharded
-    from torch.distributed.tensor import distribute_tensor
-
-    whole = given.to(parameter.device)
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+            place = parameter.device if optimizer.param_groups[0].get("fused") else None
+            slot = torch.zeros_like(parameter).detach() if alike else torch.zeros(shape, dtype=dtype, device=place)
+            optimizer.state[parameter][key] = slot
+            yield name, slot
 
 
 def _parameters(learner: Learner) -> Iterator[tuple[int, str, Any]]:
@@ -110,28 +121,71 @@ def _named(learner: Learner, state: Mapping[str, Any]) -> Iterator[tuple[str, to
         yield _ADAPTER + name, value
 
 
-def _load_sharded(learner: Learner, folder: Path) -> None:
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.state_dict_loader import load
+class _Stored(Protocol):
+    """A state as it lies on a disk."""
 
-    reader = FileSystemReader(folder / SHARDED)
-    held: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
-    if any(name.startswith(_REFERENCE) for name in held):
-        learner._hold()
-    weights: dict[str, Any] = {f"optimizer.{i}.{name}.": p for i, name, p in _parameters(learner)}
-    weights.update((_REFERENCE + name, p) for name, p in _reference(learner))
-    weights.update((_ADAPTER + name, p) for name, p in adapters(learner.model.named_parameters()).items())
-    room: dict[str, Any] = {}
-    for name, about in held.items():
-        owner: Any = weights.get(name, weights.get(name.rpartition(".")[0] + "."))
-        alike = owner is not None and owner.shape == about.size
-        room[name] = torch.zeros_like(owner) if alike else torch.zeros(about.size, dtype=about.properties.dtype)
-        room[name] = room[name].detach()
-    with warnings.catch_warnings():  # that it is read without a process group, which is what is meant
-        warnings.simplefilter("ignore", UserWarning)
-        load(room, storage_reader=reader, no_dist=learner.team.mesh is None)
-    place_tensors(learner, room)
-    _restore(learner, json.loads((folder / REST).read_text()))
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        """Of all its tensors, by name."""
+
+    @property
+    def rest(self) -> Mapping[str, Any]:
+        """What is no tensor."""
+
+    def tensors(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
+        """Whole, in the order of `names`, few of them in memory at once where that can be."""
+
+
+class _Whole:
+    """What one rank wrote. learner: of the same model."""
+
+    def __init__(self, learner: Learner, folder: Path):
+        state = torch.load(folder / WHOLE, map_location="cpu", weights_only=True)
+        self._tensors = dict(_named(learner, state))
+        self.kinds = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
+        self.rest = {name: state[name] for name in _rest(learner)}
+
+    def tensors(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
+        return (self._tensors[name] for name in names)
+
+
+class _Sharded:
+    """What several ranks wrote."""
+
+    def __init__(self, folder: Path):
+        from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+        self._folder = folder / SHARDED
+        held: Mapping[str, Any] = FileSystemReader(self._folder).read_metadata().state_dict_metadata
+        self.kinds = {name: (tuple(about.size), about.properties.dtype) for name, about in held.items()}
+        self.rest = json.loads((folder / REST).read_text())
+
+    def tensors(self, names: Sequence[str]) -> Iterator[torch.Tensor]:
+        some: dict[str, torch.Tensor] = {}
+        for name in names:
+            some[name] = torch.zeros(self.kinds[name][0], dtype=self.kinds[name][1])
+            if sum(tensor.nbytes for tensor in some.values()) >= READ_BYTES:
+                yield from self._read(some)
+                some = {}
+        yield from self._read(some)
+
+    def _read(self, some: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+        from torch.distributed.checkpoint.api import CheckpointException
+        from torch.distributed.checkpoint.filesystem import FileSystemReader
+        from torch.distributed.checkpoint.state_dict_loader import load
+
+        with warnings.catch_warnings():  # that it is read without a process group, which is what is meant
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                load(dict(some), storage_reader=FileSystemReader(self._folder), no_dist=True)
+            except CheckpointException as e:
+                raise RunError(f"{self._folder}: cannot be read: {_reasons(e)}") from None
+        yield from some.values()
+
+
+def _reasons(error: Any) -> str:
+    """Of torch's CheckpointException, which is no `Exception`."""
+    return "; ".join(sorted({f"rank {rank}: {failure[0]}" for rank, failure in error.failures.items()}))
 
 
 def _reference(learner: Learner) -> list[tuple[str, Any]]:

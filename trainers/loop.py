@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
+import torch
 
 from agentgym.protocols import BatchCredit, Loss, WeightSync
 from agentgym.trainers.annotate import Annotator
@@ -19,6 +20,7 @@ from agentgym.trainers.pipeline import Batch, Pipeline
 from agentgym.trainers.preparation import Preparation
 from agentgym.trainers.rollouts import Rollouts
 from agentgym.trainers.step_metrics import group_metrics, row_metrics
+from agentgym.trainers.turns import Apart
 from agentgym.types import Floats, Group, Trajectory
 
 
@@ -39,6 +41,7 @@ class Loop:
     annotator: Annotator = field(default_factory=Annotator)
     preparation: Preparation = field(default_factory=Preparation)
     probe: GapProbe | None = None
+    turns: Apart = field(default_factory=Apart)
     step: int = 0
     times: dict[str, float] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
@@ -47,6 +50,7 @@ class Loop:
         """One step: the groups that it used up, their ledger rows, and its metrics."""
         self.times, self.cpu = {}, {}
         drawn = self._timed("wait_batch", lambda: self.pipeline.batch(self.step))
+        self._timed("turn", self.turns.learn)
         drawn = self._timed("annotate", lambda: self._annotated(drawn))
         groups = drawn.groups
         prepared = [self.prepare(group) for group in groups]
@@ -80,8 +84,7 @@ class Loop:
 
     def publish(self) -> None:
         """Hand the learner's weights to the engines as version `step`, and let play go on as far as it may."""
-        tensors = self.learner.weights()
-        self.rollouts.update(self.sync.publish(self.step, tensors))
+        tensors = hand_over(self.step, self.learner, self.sync, self.rollouts, self.turns)
         if self.probe:
             self.probe.published(self.step, tensors)
         self.pipeline.dispatch(self.step)
@@ -118,6 +121,17 @@ class Loop:
         self.times[name] = self.times.get(name, 0.0) + perf_counter() - began
         self.cpu[name] = self.cpu.get(name, 0.0) + process_time() - cpu_began
         return result
+
+
+def hand_over(
+    version: int, learner: Learner, sync: WeightSync, rollouts: Rollouts, turns: Apart
+) -> Mapping[str, torch.Tensor]:
+    """Bring the learner's weights to the engines, which then have their turn; returns them."""
+    turns.learn()  # what proves them is computed where the learner learns
+    tensors = turns.carried(learner.weights())
+    update = sync.publish(version, tensors)
+    turns.play(lambda: rollouts.update(update))
+    return tensors
 
 
 def shuffled_rewards(seed: int) -> Callable[[Group], Group]:

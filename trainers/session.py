@@ -41,12 +41,13 @@ from agentgym.trainers.gold import GoldWatch
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import teaches
-from agentgym.trainers.loop import Loop, accepted_only, shuffled_rewards
+from agentgym.trainers.loop import Loop, accepted_only, hand_over, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
 from agentgym.trainers.models import load_model
 from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Pipeline
+from agentgym.trainers.placement import check_placement, make_turns
 from agentgym.trainers.preparation import Preparation, make_preparation
 from agentgym.trainers.ranks.make import make_learner
 from agentgym.trainers.recorder import Recorder
@@ -55,6 +56,7 @@ from agentgym.trainers.shaping import shaped
 from agentgym.trainers.skips import SkipGuard
 from agentgym.trainers.stall import StallWatch
 from agentgym.trainers.tally import Clock, Tally
+from agentgym.trainers.turns import Apart
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.make import make_sync
 from agentgym.types import Trajectory
@@ -83,6 +85,7 @@ class Session:
         self._rollouts: Rollouts | None = None
         self._sync: WeightSync | None = None
         self._learner: Learner | None = None
+        self.turns = Apart()
         self._metrics = MetricsWriter(folder)
         self._guard = SkipGuard(folder, config.learner.max_skipped)
         self._watch = StallWatch(
@@ -103,6 +106,7 @@ class Session:
         self.reporter.stage("build model")
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
+        check_placement(config)
         make_loss(config)  # a mistake here is reported before anything starts, too
         self._check_envs()
         if self._checkpoint is not None:
@@ -117,17 +121,17 @@ class Session:
         config.engine.max_context = context_of(model.config, config.engine.max_context)
         warming = self.tally.sft_steps and not self.tally.warm
         options = sft_options(config) if warming else rl_options(config)
-        self._learner = make_learner(config, model, options)
-        self._learner.note = self.reporter.note
+        self._learner = make_learner(config, model, options, self.reporter.note)
         if self._checkpoint is not None:
             self.learner.load_state(self._checkpoint)
         self._annotator = make_annotator(config, self.learner, self.tokenizer, self._answers)
         if self._checkpoint is not None:
             self._annotator.load_state_dict(load_beside(self._checkpoint, "annotator"))
+        self.turns = make_turns(config, self._learner, self._annotator)
         self.interrupt.put_off()
         if config.trainer.steps or config.eval.tasks:
             spec = WorkerSpec(config, self._model_path, self.step)
-            self._rollouts = make_rollouts(spec, self.reporter.note, self._watch)
+            self.turns.begin(lambda: self._start_rollouts(spec))
         size = sum(p.numel() for p in self.learner.model.parameters())
         self.reporter.note(f"{type(model).__name__}, {size / 1e6:.2f} M parameters, {len(self.tokenizer)} tokens")
 
@@ -184,6 +188,7 @@ class Session:
             return
         self.reporter.stage("train", steps, "steps")
         if config.learner.kl and self.learner.reference is None:
+            self.turns.learn()
             self.learner.hold_here()
         loop = self._loop()
         cpu_began = self._cpu(loop.rollouts)
@@ -291,6 +296,7 @@ class Session:
 
     def _learn_demonstrations(self, rows: Sequence[Row]) -> None:
         config, tally = self.config, self.tally
+        self.turns.learn()
         if not tally.sft_steps:
             self.learner.restart(sft_options(config))
         self.reporter.stage("warm start", config.sft.steps, "steps")
@@ -379,6 +385,7 @@ class Session:
             seed=config.run.seed,
             lr_scale=lambda step: schedule(step, total, warmup=learner.warmup, decay=learner.decay),
             probe=self._probe(),
+            turns=self.turns,
             step=self.step,
         )
         if control == "shuffle_rewards":
@@ -386,6 +393,8 @@ class Session:
         return loop
 
     def _probe(self) -> GapProbe | None:
+        if self.config.cluster.placement == "colocated":  # its model would stay on the GPU
+            return None
         size = sum(p.numel() * p.element_size() for p in self.learner.model.parameters())
         keep = self.config.rollout.max_staleness + 1
         return GapProbe(self.learner, keep=keep) if size * (keep + 1) <= PROBE_BYTES else None
@@ -396,7 +405,13 @@ class Session:
         return self._sync
 
     def _publish(self) -> None:
-        self.rollouts.update(self._weight_sync().publish(self.step, self.learner.weights()))
+        hand_over(self.step, self.learner, self._weight_sync(), self.rollouts, self.turns)
+
+    def _start_rollouts(self, spec: WorkerSpec) -> Any:
+        self._rollouts = make_rollouts(spec, self.reporter.note, self._watch)
+        if spec.config.cluster.placement == "colocated":
+            self._rollouts.ready()  # else the learner would go on while the server takes its memory
+        return self._rollouts
 
     def _cpu(self, rollouts: Rollouts) -> float:
         return time.process_time() + rollouts.stats()["cpu_s"] + self.learner.others_cpu_s

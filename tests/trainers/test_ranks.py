@@ -209,6 +209,22 @@ def test_a_rank_that_fails_or_dies_ends_the_run_and_says_why() -> None:
             learner.train(rows(12), grpo_loss, seed=0)
 
 
+def test_state_that_cannot_be_written_or_read_is_the_users_to_mend(tmp_path: Path) -> None:
+    """One rank, in this process. torch's own error there is no `Exception`."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "learner").write_text("a file where a folder is to be made")
+    options = LearnerOptions(lr=1e-3, tokens_per_microbatch=64)
+    with ranked(1, options=options, build=Build(dtype="bfloat16")) as learner:
+        learner.train(rows(4), grpo_loss, seed=0)
+        with pytest.raises(RunError, match="the learner's state cannot be written: rank 0: "):
+            learner.save_state(tmp_path / "taken")
+        whole = saved(learner, tmp_path / "whole")
+        for shards in (whole / "learner").glob("*.distcp"):
+            shards.write_bytes(shards.read_bytes()[:1000])
+        with pytest.raises(RunError, match="learner: cannot be read: "):
+            learner.load_state(whole)
+
+
 def test_ranks_that_disagree_are_told_apart() -> None:
     mine = {"torch": "2.13.0", "the model": "abc"}
     compare(mine, [mine, dict(mine)])

@@ -1,1 +1,1 @@
-"""Play on many machines: rollout workers as Ray actors (extra `cluster`)."""
+"""Play and learn on many machines: workers, servers and ranks as Ray actors (extra `cluster`)."""

@@ -68,6 +68,15 @@ def pack_model(spec: WorkerSpec) -> Baggage:
     return Baggage(WorkerSpec(spec.config, "model" if files else spec.model_path, spec.version), files)
 
 
+def pack_file(reference: str, place: str) -> tuple[str, dict[str, bytes]] | None:
+    """`path.py:name` as it is to be read below a folder, and the files to put there; None for what names no file."""
+    found = _local_file(reference)
+    if not found:
+        return None
+    files: dict[str, bytes] = {}
+    return _take(found, place, files) + reference[len(_path_of(reference)) :], files
+
+
 def _model_files(name: str, weights: bool) -> dict[str, bytes]:
     """The files of a model folder, below `model/`; none of an id of the hub."""
     model = Path(name).expanduser()

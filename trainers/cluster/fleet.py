@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ ATTEMPTS = 5
 """Starts of a replica, one after the other, that may fail before it is given up."""
 UPDATE_SECONDS = 1800.0
 CLOSE_SECONDS = 15.0
+LOG_SECONDS = 2.0
+"""That replicas have, when the run ends, to tell what their servers wrote last."""
 KEYS = "engine.replicas, engine.gpus_each, engine.threads"
 
 Note = Callable[[str], None]
@@ -79,6 +81,8 @@ class Fleet:
         self._lost: Counter[str] = Counter()
         """Deaths by kind, of actors that are no more and of those that are."""
         self._silent_since = time.monotonic()
+        self._resting = False
+        """Whether the GPU is another's for now."""
         self._closed = threading.Event()
         mark = new_mark()
         self._members = self._hire(cluster, spec, mark)
@@ -100,6 +104,8 @@ class Fleet:
             hired = [actor.options(**options)] * count
         else:
             needs = replica_needs(config, cluster.gpus)
+            if config.cluster.placement == "colocated":
+                needs |= _beside_the_learner(needs)
             room = cluster.room([needs] * count, "SGLang servers", KEYS)
             options |= {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0)}
             hired = [
@@ -156,10 +162,38 @@ class Fleet:
             self._wait(LOOK_SECONDS)  # none is left: the first that is back has it
             serving = [member for member in self._members if member.place]
 
+    def release_memory(self) -> None:
+        """Give the GPUs back until `resume_memory`; what dies meanwhile is started after it. Nothing may be played.
+        Raises `RunError` where one may still hold its memory."""
+        with self._lock:
+            self._resting = True
+        self._have_all("release_memory")
+
+    def resume_memory(self) -> None:
+        """Take them again; an update of the weights has to follow."""
+        with self._lock:
+            self._resting = False
+            self._silent_since = time.monotonic()
+        self._have_all("resume_memory")
+
+    def _have_all(self, name: str) -> None:
+        from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+        asked = [(member, getattr(member.actor, name).remote()) for member in self._members]
+        for member, answer in asked:
+            try:
+                self._ray.get(answer, timeout=UPDATE_SECONDS)
+            except RayActorError:
+                continue  # its server is gone with it; the watch sees to it
+            except (RayTaskError, GetTimeoutError) as e:
+                why = getattr(e, "cause", None) or f"no answer within {UPDATE_SECONDS:g} s"
+                raise RunError(f"engine replica {member.index}: {name}: {why}") from None
+
     def close(self) -> None:
         """End every server; nothing is left behind."""
         self._closed.set()
         self._thread.join()
+        self._ask_for_the_last_of_the_logs()
         with contextlib.suppress(Exception):  # what does not end by itself is ended
             closing = [member.actor.close.remote() for member in self._members]
             self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
@@ -218,6 +252,9 @@ class Fleet:
     def _start(self, member: _Member) -> None:
         with self._lock:
             member.place, member.asked = None, None
+            if self._resting:  # later: its server would take memory that is another's now
+                member.starting, member.again_at = None, time.monotonic() + LOOK_SECONDS
+                return
             member.given = self._latest
             member.starting = member.actor.start.remote(self._baggage, *self._latest)
 
@@ -315,7 +352,7 @@ class Fleet:
 
     def _see_whether_any_is_left(self) -> None:
         """Where none serves and none can be started, the run has to end."""
-        if self.serving:
+        if self.serving or self._resting:
             self._silent_since = time.monotonic()
         silent = time.monotonic() - self._silent_since
         if any(member.failures < ATTEMPTS for member in self._members) and silent < START_SECONDS + self._patience:
@@ -328,6 +365,14 @@ class Fleet:
 
     # ---- logs ----
 
+    def _ask_for_the_last_of_the_logs(self) -> None:
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            for member in self._members:
+                member.asked = member.actor.sign.remote(member.log_at)
+            self._ray.wait(
+                [member.asked for member in self._members], num_returns=len(self._members), timeout=LOG_SECONDS
+            )
+
     def _collect_log(self, member: _Member) -> None:
         with contextlib.suppress(Exception):
             if member.asked is not None and _arrived(self._ray, member.asked):
@@ -339,6 +384,14 @@ class Fleet:
             self._logs.mkdir(parents=True, exist_ok=True)
             with (self._logs / f"server-{member.index}.log").open("ab") as file:
                 file.write(written)
+
+
+def _beside_the_learner(needs: Mapping[str, float]) -> dict[str, float]:
+    """What further keeps a server on this machine, where the learner is. Raises `ConfigError` without a GPU."""
+    if "GPU" not in needs:
+        raise ConfigError("cluster.placement = 'colocated': the cluster has no GPU")
+    address: str = load_ray().util.get_node_ip_address()
+    return {f"node:{address}": 0.001}
 
 
 WORDS = {"died": "died", "silent": "took requests and gave no answer"}

@@ -32,7 +32,8 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = config.cluster.address
-        needed = config.rollout.workers * config.rollout.cpus_each + _for_servers(config)
+        ranks = (config.learner.ranks - 1) * config.learner.threads
+        needed = config.rollout.workers * config.rollout.cpus_each + _for_servers(config) + ranks
         try:
             if address:
                 _answers(address)
@@ -51,12 +52,19 @@ class RayCluster:
         """Of all its machines, taken or not."""
         return float(self._ray.cluster_resources().get("GPU", 0.0))
 
-    def room(self, bundles: Sequence[dict[str, float]], what: str = "workers", keys: str = WORKER_KEYS) -> Any:
-        """A placement group with room for each bundle, spread over the machines. Raises `ConfigError` without room,
-        naming `what` they are for and the `keys` that say so."""
+    def room(
+        self,
+        bundles: Sequence[dict[str, float]],
+        what: str = "workers",
+        keys: str = WORKER_KEYS,
+        strategy: str = "SPREAD",
+    ) -> Any:
+        """A placement group with room for each bundle, by Ray's `strategy`: spread over the machines, or packed.
+
+        Raises `ConfigError` without room, naming `what` they are for and the `keys` that say so."""
         from ray.util.placement_group import placement_group
 
-        group = placement_group([dict(bundle) for bundle in bundles], strategy="SPREAD")
+        group = placement_group([dict(bundle) for bundle in bundles], strategy=strategy)
         self._groups.append(group)
         if not group.wait(self._patience):
             there = {name: count for name, count in self._ray.cluster_resources().items() if name in ("CPU", "GPU")}

@@ -47,6 +47,7 @@ class ReplicaActor:
         self._folder = tempfile.TemporaryDirectory(prefix="agentgym-replica-")
         self._log = Path(self._folder.name) / "server.log"
         self._host: ServerHost | None = None
+        self._rests = False
 
     async def start(self, baggage: Baggage, update: WeightUpdate | None, tensors: Sequence[Any]) -> tuple[str, Place]:
         """Start the server, with the weights of now where there are any; where it is. Then it serves."""
@@ -60,6 +61,8 @@ class ReplicaActor:
                 version=spec.version,
                 patience=min(ANSWER_SECONDS, spec.config.engine.timeout),
             )
+            if self._rests:
+                self._host.rest()
             try:
                 place = await self._host.start(whole)
             except BaseException:
@@ -75,6 +78,17 @@ class ReplicaActor:
         """Bring the server new weights and have it prove them; False where it is away: it gets them when it is back."""
         whole = await _with_tensors(update, tensors)
         return self._host is not None and whole is not None and await self._host.update(whole)
+
+    async def release_memory(self) -> None:
+        """Of its GPU; see `ServerHost.release_memory`."""
+        self._rests = True
+        if self._host is not None:
+            await self._host.release_memory()
+
+    async def resume_memory(self) -> None:
+        self._rests = False
+        if self._host is not None:
+            await self._host.resume_memory()
 
     async def place(self, seen: str) -> Place:
         """See `ServerHost.place`."""

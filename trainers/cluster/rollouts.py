@@ -156,6 +156,18 @@ class RayRollouts:
             self._call(member, answer)
         self._assign()
 
+    def release_memory(self) -> None:
+        """The engines give their GPUs back until `resume_memory`. Raises `RunError` where something is played."""
+        assert self._fleet is not None
+        if self._playing or self._waiting:
+            raise RunError(f"the engine's memory is wanted while {len(self._playing)} groups are being played")
+        self._fleet.release_memory()
+
+    def resume_memory(self) -> None:
+        """An update has to follow."""
+        assert self._fleet is not None
+        self._fleet.resume_memory()
+
     def _steer(self, replicas: Collection[int]) -> None:
         """Nobody waits for it: a worker that hears it late only waits for a server."""
         for member in self._members:

@@ -68,7 +68,7 @@ def shares(config: Config, gpus: int) -> bool:
     """Whether the engine sits on the learner's card: the local one where no other is named, and SGLang where there is
     only one card, or `colocated` asks for it."""
     if config.engine.kind == "sglang":
-        return gpus == 1 or getattr(config.cluster, "placement", "split") == "colocated"
+        return gpus == 1 or config.cluster.placement == "colocated"
     other = config.engine.device.startswith("cuda:") and config.engine.device != "cuda:0"
     return config.cluster.kind == "none" and not other
 

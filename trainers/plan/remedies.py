@@ -58,7 +58,9 @@ def _changes(plan: Plan) -> Iterator[dict[str, Any]]:
         yield {"learner.recompute": True}
     if budget > context:
         yield {"learner.tokens_per_microbatch": context}
-    if layout.shared and config.engine.kind == "sglang":
+    if config.cluster.placement == "colocated":
+        pass  # the learner alone has to fit, and does not grow with the engine
+    elif layout.shared and config.engine.kind == "sglang":
         left = 1 - (plan.learner.total + plan.engine.reserve) / layout.learner.memory
         if left > 0:
             yield {"engine.server_args": [f"--mem-fraction-static={int(left * 100) / 100}"]}

@@ -55,7 +55,13 @@ class Plan:
     def lacks(self) -> list[Lack]:
         """What does not fit; empty: all does."""
         layout = self.layout
-        if layout.shared or (layout.learner.is_cpu and layout.engine.is_cpu):
+        if self.config.cluster.placement == "colocated":
+            # in turn; what each process leaves alone stays on the card
+            needs = {
+                "the learner in its turn": (self.learner.total + self.engine.reserve, layout.learner.memory),
+                "the engine in its turn": (self._engine + self.learner.reserve, layout.engine.memory),
+            }
+        elif layout.shared or (layout.learner.is_cpu and layout.engine.is_cpu):
             where = "learner and engine on one GPU" if layout.shared else "learner and engine in this machine's memory"
             needs = {where: (self.learner.total + self.engine.total, layout.learner.memory)}
         else:

@@ -11,13 +11,22 @@ from typing import Any
 
 import torch
 
-from agentgym.errors import ConfigError
+from agentgym.errors import UserError
 from agentgym.loading import load_object
 from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.lora import ADAPTER, adapters, save_adapters
 from agentgym.trainers.policy import Build, Policy, prepare, skeleton
-from agentgym.trainers.ranks.followers import Follower, Followers, Order, ProcessFollower, Serve, compare
+from agentgym.trainers.ranks.followers import (
+    Follower,
+    Followers,
+    Order,
+    Processes,
+    Serve,
+    Starter,
+    compare,
+    rank_device,
+)
 from agentgym.trainers.ranks.sharding import copy_shards, fill, shard
 from agentgym.trainers.ranks.team import Rendezvous, Team, join, keep_store
 from agentgym.types import Floats
@@ -35,13 +44,15 @@ class Blueprint:
     threads: int = 1
     preload: tuple[str, ...] = ()
     """`path.py:name` of functions that orders may carry."""
+    apart: bool = False
+    """See `Starter.apart`."""
 
     def __call__(self, rank: int, rendezvous: Rendezvous) -> Any:
         """Become rank `rank`: returns what obeys orders."""
         torch.set_num_threads(self.threads)
         for reference in self.preload:
             load_object(reference)
-        device = rank_device(self.device, rank)
+        device = rank_device(self.device, 0 if self.apart else rank)
         team = join(rendezvous, rank, device)
         model = skeleton(self.kind, self.config, self.build)
         learner = ShardedLearner(model, self.options, device, self.build, team)
@@ -50,15 +61,6 @@ class Blueprint:
 
 def _obey(learner: ShardedLearner, order: Order) -> Any:
     return getattr(learner, order.name)(*order.args)
-
-
-def rank_device(name: str, rank: int) -> torch.device:
-    """Of a rank on this machine: a GPU each."""
-    if not name.startswith("cuda"):
-        return torch.device(name)
-    if rank >= torch.cuda.device_count():
-        raise ConfigError(f"learner.ranks: there is no GPU for rank {rank}: {torch.cuda.device_count()} are visible")
-    return torch.device("cuda", rank)
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class RankedLearner(ShardedLearner):
     """Rank 0 of several, and the others' master. Made by `make_ranked`."""
 
     followers: Followers = field(kw_only=True)
+    starter: Starter = field(kw_only=True)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """As engines hold them: in `build.dtype`."""
@@ -145,6 +148,10 @@ class RankedLearner(ShardedLearner):
         if self.build.lora.rank:
             save_adapters(adapters(gathered.items()), self.build.lora, folder / ADAPTER)
 
+    def save_state(self, folder: Path) -> None:
+        self._together("_save_state", each=[folder, *self.followers.places(folder)])
+        self.followers.bring(folder)
+
     @property
     def others_cpu_s(self) -> float:
         return self.followers.cpu_s
@@ -152,6 +159,7 @@ class RankedLearner(ShardedLearner):
     def close(self) -> None:
         self.followers.close()
         self.team.leave()
+        self.starter.close()
 
     def check(self) -> None:
         """Raises `RunError` where ranks are not what they should be."""
@@ -179,32 +187,38 @@ def make_ranked(
     threads: int = 1,
     timeout: float = 600.0,
     preload: tuple[str, ...] = (),
-    start: type[ProcessFollower] | Any = ProcessFollower,
+    starter: Starter | None = None,
 ) -> RankedLearner:
     """Shard `model`, which this process has whole, over `ranks` ranks, of which it is the first.
 
-    `start(serve, rank, rendezvous)` begins another rank somewhere and returns its handle (`followers.Follower`).
+    `starter` begins the others somewhere; without one they are processes of this machine.
     """
-    mine = rank_device(device, 0)
-    decided = prepare(model, build or Build())
-    blueprint = Blueprint(type(model), model.config, options, decided, device, threads, preload)
-    store = keep_store(ranks, "127.0.0.1", timeout)
-    backend = "cpu:gloo,cuda:nccl" if mine.type == "cuda" else "gloo"
-    rendezvous = Rendezvous("127.0.0.1", store.port, ranks, backend, timeout)
-    serve: Serve = blueprint
-    members: list[Follower] = [start(serve, rank, rendezvous) for rank in range(1, ranks)]
-    followers = Followers(members, timeout)
+    starter = starter or Processes()
+    members: list[Follower] = []
+    followers = Followers(members, timeout, starter.last_words)
     try:
+        mine = starter.seat(device)
+        decided = prepare(model, build or Build())
+        serve: Serve = Blueprint(
+            type(model), model.config, options, decided, device, threads, preload, apart=starter.apart
+        )
+        store = keep_store(ranks, starter.host, timeout)
+        backend = "cpu:gloo,cuda:nccl" if mine.type == "cuda" else "gloo"
+        rendezvous = Rendezvous(starter.host, store.port, ranks, backend, timeout)
+        members += [starter.start(serve, rank, rendezvous) for rank in range(1, ranks)]
+        for member in members:
+            member.arrive()
         team = join(rendezvous, 0, mine, store)
         part = skeleton(type(model), model.config, decided)
-        learner = RankedLearner(part, options, mine, decided, team, source=model, followers=followers)
+        learner = RankedLearner(part, options, mine, decided, team, source=model, followers=followers, starter=starter)
         learner.check()
     except BaseException as e:
         try:
-            if isinstance(e, Exception):
+            if isinstance(e, Exception) and not isinstance(e, UserError):
                 followers.blame(e)
         finally:
             followers.close()
             Team(size=ranks).leave()
+            starter.close()
         raise
     return learner

@@ -43,6 +43,14 @@ class Team:
         found: list[float] = total.tolist()
         return found
 
+    def told(self, given: Any) -> Any:
+        """What rank 0 gives."""
+        if self.size == 1:
+            return given
+        held = [given]
+        torch.distributed.broadcast_object_list(held, src=0)
+        return held[0]
+
     def spread(self, full: torch.Tensor | None, like: Any) -> None:
         """Give each rank its part of a tensor that rank 0 has whole; `like` is the sharded one that takes it."""
         from torch.distributed.tensor import DTensor, distribute_tensor

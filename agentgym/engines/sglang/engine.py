@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from agentgym.engines.load import Load
+from agentgym.engines.sglang import memory
 from agentgym.engines.sglang.client import Missing, ServerClient
 from agentgym.engines.sglang.facts import ONE_TOKEN, ServerFacts, ask_facts
 from agentgym.engines.sglang.labels import Labels, UnknownWeights
@@ -144,6 +145,14 @@ class SGLangEngine:
         if update.proof is not None:
             await prove(self._client, self.facts, update.proof, update.version)
         self._version = update.version
+
+    async def release_memory(self) -> None:
+        """See `memory`. Raises `EngineFault`."""
+        await memory.release(self._client)
+
+    async def resume_memory(self) -> None:
+        """New weights have to follow."""
+        await memory.resume(self._client)
 
     async def healthy(self, timeout: float = 30.0) -> bool:
         """Whether it still samples: one that hangs may answer for itself, and never for its model. Not while it is

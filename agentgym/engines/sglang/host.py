@@ -7,9 +7,10 @@ for the place again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -75,6 +76,9 @@ class ServerHost:
         self._patience, self._pause = patience, pause
         self._lock = asyncio.Lock()  # held by whoever changes the server or its weights
         self._serves = asyncio.Event()
+        self._may_hold = asyncio.Event()  # memory of its GPU, which may be another's turn
+        self._may_hold.set()
+        self._released = ""  # the life that has given its memory back
         self._latest: WeightUpdate | None = None
         self._engine: SGLangEngine | None = None
         self._place: Place | None = None
@@ -128,9 +132,43 @@ class ServerHost:
             self._forget_first()
         return True
 
+    def rest(self) -> None:
+        """Hold no memory from the first on: what is to be started waits for `resume_memory`."""
+        self._may_hold.clear()
+
+    async def release_memory(self) -> None:
+        """Give the GPU back until `resume_memory`; a server that dies meanwhile is started after it. Nothing may be
+        played. Raises `EngineFault` where it still holds its memory."""
+        self.rest()
+        async with self._lock:
+            if not self.serves:
+                return
+            assert self._engine is not None
+            try:
+                await self._engine.release_memory()
+            except EngineGone as e:
+                if self._server.alive:
+                    raise
+                self._lost("died", str(e))  # and its memory is free
+            else:
+                self._released = self._told().life
+
+    async def resume_memory(self) -> None:
+        """Take it again; new weights have to follow."""
+        self._may_hold.set()
+        async with self._lock:
+            released, self._released = self._released, ""
+            if not self._lives(released):  # one that was started since has its memory
+                return
+            assert self._engine is not None
+            try:
+                await self._engine.resume_memory()
+            except EngineGone as e:
+                self._lost("silent" if self._server.alive else "died", str(e))
+
     async def place(self, seen: str = "") -> Place:
         """Where it serves, as soon as it does. seen: the life in which the caller got no answer: it is looked into."""
-        if seen and self._lives(seen):
+        if seen and self._lives(seen) and self._may_hold.is_set():
             async with self._lock:  # a server whose weights are being exchanged samples nothing
                 if self._lives(seen) and not await self._answers():
                     self._lost("silent" if self._server.alive else "died", "it gave no answer")
@@ -168,7 +206,7 @@ class ServerHost:
         self._place = replace(place, facts=replace(place.facts, label=""))
 
     async def _bring_up(self) -> None:
-        async with self._lock:
+        async with self._allowed():
             url = await asyncio.to_thread(self._server.start)
             engine = await asyncio.to_thread(self._connect, url)
             self._engine = engine
@@ -181,6 +219,16 @@ class ServerHost:
                 self._forget_first()
             self.reason = ""
             self._serves.set()
+
+    @contextlib.asynccontextmanager
+    async def _allowed(self) -> AsyncIterator[None]:
+        """The lock, at a time when memory may be held."""
+        while True:
+            await self._may_hold.wait()
+            async with self._lock:
+                if self._may_hold.is_set():
+                    yield
+                    return
 
     def _lost(self, kind: str, reason: str) -> None:
         if not self.serves or self._closed:

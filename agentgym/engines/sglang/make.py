@@ -13,6 +13,7 @@ from agentgym.engines.sglang.commands import cpu_command, gpu_command
 from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.interpreter import find_python
 from agentgym.engines.sglang.layout import read_layout
+from agentgym.engines.sglang.memory import SAVER
 from agentgym.engines.sglang.process import LOCAL, ServerCommand
 from agentgym.engines.sglang.supervisor import Supervisor
 from agentgym.errors import ConfigError, EngineFault
@@ -69,6 +70,8 @@ def server_command(config: Config, gpus: Sequence[int | str] = (), *, host: str 
     python = find_python(engine.python)
     arguments = ("--random-seed", str(config.run.seed), "--skip-tokenizer-init", *engine.server_args)
     if gpus:
+        if config.cluster.placement == "colocated":
+            arguments = (SAVER, *arguments)
         command = gpu_command(python, tuple(gpus), arguments, dtype=config.model.dtype)
     else:
         rows = min(engine.slots, config.rollout.concurrency)

@@ -57,6 +57,7 @@ class FakeServer:
         self.session = False
         self.groups: dict[str, Any] = {}
         self.updates = 0
+        self.memory = "whole"
 
     # ---- generation ----
 
@@ -69,6 +70,8 @@ class FakeServer:
             return _refused(f"The input ({len(ids)} tokens) is longer than the model's context length.")
         if self.options.fault == "hang":
             await asyncio.sleep(3600)
+        if self.memory != "whole":
+            os._exit(1)  # there is nothing to sample with
         rid = body.get("rid") or os.urandom(8).hex()
         await self.running.wait()
         await self.admitting.wait()
@@ -213,11 +216,33 @@ class FakeServer:
     def _loaded(self, body: dict[str, Any]) -> Response:
         self.label = body.get("weight_version") or self.label
         self.updates += 1
+        if self.memory == "released":
+            os._exit(1)
+        self.memory = "whole"
+        print(f"memory: weights {self.label.partition('-')[0]}", flush=True)
         if body.get("flush_cache", True) and self.live and self.running.is_set() is False and self.mode == "in_place":
             return JSONResponse(
                 {"success": False, "message": "Weights were updated, but the cache was not flushed"}, 400
             )
         return JSONResponse({"success": True, "message": "Succeeded to update model weights."})
+
+    # ---- its GPU's memory ----
+
+    async def release_memory(self, request: Request) -> Response:
+        if not self.options.enable_memory_saver:
+            return _refused("the memory saver is not enabled")
+        if self.live or self.memory != "whole":
+            os._exit(1)  # as an assertion of the real one's scheduler does
+        self.memory = "released"
+        print("memory: released", flush=True)
+        return Response(status_code=200)
+
+    async def resume_memory(self, request: Request) -> Response:
+        if self.memory != "released":
+            os._exit(1)
+        self.memory = "empty"
+        print("memory: resumed", flush=True)
+        return Response(status_code=200)
 
     async def check(self, request: Request) -> Response:
         checksums = {name: _digest(tensor) for name, tensor in _server_tensors(self.model.state_dict()).items()}
@@ -270,6 +295,7 @@ class FakeServer:
             "/update_weights_from_distributed": self.from_distributed, "/model_info": self.model_info,
             "/server_info": self.server_info, "/get_model_info": self.model_info, "/get_server_info": self.server_info,
             "/health": self.health, "/ready": self.health, "/health_generate": self.health_generate,
+            "/release_memory_occupation": self.release_memory, "/resume_memory_occupation": self.resume_memory,
             "/test_state": self.test_state, "/test_hang": self.test_hang,
         }  # fmt: skip
         lacks = LACKS if self.options.release == OLD else ()
@@ -365,6 +391,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--release", default="0.5.23")
     parser.add_argument("--fault", default="")
+    parser.add_argument("--enable-memory-saver", action="store_true")
     options, _ = parser.parse_known_args(arguments)
     if options.fault == "no-start":
         sys.exit("CUDA out of luck")

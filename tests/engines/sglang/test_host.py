@@ -28,12 +28,15 @@ class Machine:
         self.facts = FACTS
         self.pid = 0
         self.slow: asyncio.Event | None = None
+        self.holds = False
+        """Memory of its GPU."""
 
     def start(self) -> str:
         self.starts += 1
         if self.fails:
             raise self.fails.pop(0)
         self.alive, self.hangs, self.taken, self.pid = True, False, [], self.starts
+        self.holds = True
         return f"http://h:{self.starts}"
 
     def close(self) -> None:
@@ -46,6 +49,18 @@ class Machine:
             await self.slow.wait()
         self.taken.append(update.version)
         self.version = update.version
+
+    async def release_memory(self) -> None:
+        if not self.alive or self.hangs:
+            raise EngineGone("it is away")
+        assert self.holds
+        self.holds = False
+
+    async def resume_memory(self) -> None:
+        if not self.alive or self.hangs:
+            raise EngineGone("it is away")
+        assert not self.holds
+        self.holds = True
 
     async def healthy(self, timeout: float) -> bool:
         return not self.hangs
@@ -170,6 +185,71 @@ def test_weights_that_are_not_those_meant_are_told() -> None:
         machine.update_weights = deaf  # type: ignore[method-assign]
         with pytest.raises(EngineFault, match="version 4"):
             await host.update(WeightUpdate(4))
+        await host.aclose()
+
+    asyncio.run(play())
+
+
+def test_a_server_that_dies_while_its_memory_is_anothers_is_started_when_it_may_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agentgym.engines.sglang.host.WATCH_SECONDS", 0.001)
+    machine = Machine()
+
+    async def play() -> None:
+        host = hosted(machine)
+        first = await host.start()
+        await host.release_memory()
+        assert not machine.holds
+        assert await host.place(first.life) == first, "it is not asked for a token, which it could not give"
+        await host.resume_memory()
+        assert machine.holds
+        await host.release_memory()
+        machine.alive = machine.holds = False
+        while host.serves:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert machine.starts == 1, "it would take memory that is another's"
+        assert not await host.update(WeightUpdate(4))
+        await host.resume_memory()
+        second = await host.place(first.life)
+        assert (machine.starts, machine.taken) == (2, [4])
+        assert second.life != first.life
+        machine.alive = False
+        await host.release_memory()  # it is found dead then, and its memory free
+        assert not host.serves
+        assert host.deaths == {"died": 2}
+        await host.aclose()
+
+    asyncio.run(play())
+
+
+def test_one_that_hangs_with_its_memory_cannot_release_it() -> None:
+    machine = Machine()
+
+    async def play() -> None:
+        host = hosted(machine)
+        await host.start()
+        machine.hangs = True
+        with pytest.raises(EngineGone):
+            await host.release_memory()
+        await host.aclose()
+
+    asyncio.run(play())
+
+
+def test_one_that_may_hold_no_memory_yet_is_started_later() -> None:
+    machine = Machine()
+
+    async def play() -> None:
+        host = hosted(machine)
+        host.rest()
+        starting = asyncio.create_task(host.start(WeightUpdate(2)))
+        await asyncio.sleep(0.02)
+        assert machine.starts == 0
+        await host.resume_memory()
+        await starting
+        assert (machine.starts, machine.taken, machine.holds) == (1, [2], True)
         await host.aclose()
 
     asyncio.run(play())

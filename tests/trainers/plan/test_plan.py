@@ -107,6 +107,20 @@ def test_sglang_beside_a_learner_has_to_leave_it_room() -> None:
     assert not after(remedy, given).lacks
 
 
+def test_in_turn_each_may_have_the_whole_card() -> None:
+    given = {"model.path": "Qwen/Qwen3-4B", "model.dtype": "bfloat16", "model.lora_rank": 16, "engine.kind": "sglang"}
+    given |= {"plan.gpu": "H100", "plan.gpus": 1, "learner.recompute": True, "rollout.max_staleness": 0}
+    beside = make_plan(config := load_config(None, given), of(config))
+    in_turn = make_plan(config := load_config(None, {**given, "cluster.placement": "colocated"}), of(config))
+    assert beside.lacks
+    assert not in_turn.lacks
+    assert in_turn.layout.taken == 1
+    assert in_turn.step_seconds >= in_turn.learn.total + in_turn.play.longest
+    small = {**given, "cluster.placement": "colocated", "model.lora_rank": 0, "plan.gpu": "A100-40GB"}
+    lacks = make_plan(config := load_config(None, small), of(config)).lacks
+    assert [lack.part for lack in lacks] == ["the learner in its turn"]
+
+
 def test_full_training_of_4b_beside_its_engine_does_not_fit_24_gb() -> None:
     plan = plan_of("qwen3-4b-24gb", **{"model.lora_rank": 0})
     assert plan.lacks[0].part == "learner and engine on one GPU"
