@@ -11,7 +11,6 @@ from typing import Any
 from agentgym.config import Config
 from agentgym.engines.size import context_of
 from agentgym.errors import ConfigError
-from agentgym.loading import users_code
 from agentgym.protocols import BatchCredit, Reporter, WeightSync
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
@@ -22,22 +21,12 @@ from agentgym.trainers.annotators import make_annotator
 from agentgym.trainers.batch import Row
 from agentgym.trainers.checkpoint import list_checkpoints, load_beside, load_state, save_checkpoint, save_model
 from agentgym.trainers.credit import each, make_credit
-from agentgym.trainers.credit.needs import check_needs
 from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
-from agentgym.trainers.evaluation import (
-    EvalPlan,
-    EvalSet,
-    eval_set,
-    play_held_out,
-    report,
-    shown,
-    success,
-    unscored_remark,
-)
 from agentgym.trainers.failures import FailureBudget
-from agentgym.trainers.frontier import Frontier, TaskSource
+from agentgym.trainers.frontier import Frontier
 from agentgym.trainers.gap import GapProbe
 from agentgym.trainers.gold import GoldWatch
+from agentgym.trainers.held_out import HeldOut
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import teaches
@@ -48,6 +37,7 @@ from agentgym.trainers.optim import schedule
 from agentgym.trainers.origin import starting_model
 from agentgym.trainers.pipeline import Pipeline
 from agentgym.trainers.placement import check_placement, make_turns
+from agentgym.trainers.played_envs import played_envs
 from agentgym.trainers.preparation import Preparation, make_preparation
 from agentgym.trainers.ranks.make import make_learner
 from agentgym.trainers.recorder import Recorder
@@ -59,7 +49,6 @@ from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.turns import Apart
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
 from agentgym.trainers.weights.make import make_sync
-from agentgym.types import Trajectory
 
 SAVE_SECONDS = 60.0
 """A warm start that takes longer than this is checkpointed so often."""
@@ -95,6 +84,7 @@ class Session:
         )
         self._make_env = env_factory(config)
         self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
+        self._held_out = HeldOut(config, self._make_env, folder, reporter, self._watch, self.interrupt.check)
 
     # ---- stages ----
 
@@ -124,7 +114,7 @@ class Session:
         self._learner = make_learner(config, model, options, self.reporter.note)
         if self._checkpoint is not None:
             self.learner.load_state(self._checkpoint)
-        self._annotator = make_annotator(config, self.learner, self.tokenizer, self._answers)
+        self._annotator = make_annotator(config, self.learner, self.tokenizer, self._played.answers)
         if self._checkpoint is not None:
             self._annotator.load_state_dict(load_beside(self._checkpoint, "annotator"))
         self.turns = make_turns(config, self._learner, self._annotator)
@@ -150,30 +140,12 @@ class Session:
 
     def evaluate(self, when: str) -> dict[str, Any]:
         """Held-out success with the present weights; `before` is kept by checkpoints."""
-        config = self.config.eval
-        if not config.tasks:
+        if not self.config.eval.tasks:
             return {}
         if when == "before" and self.tally.before:
             return self.tally.before
         self._publish()
-        plan = EvalPlan(self._eval_sets(), config.seed, config.temperature)
-        modes = 2 if config.greedy else 1
-        self.reporter.stage(f"evaluate {when}", plan.episodes * modes, "episodes")
-        played: list[Trajectory] = []
-
-        def seen(trajectories: Sequence[Trajectory]) -> None:
-            played.extend(trajectories)
-            self.interrupt.check()
-            self.reporter.advance(len(played), success=shown(success(played)))
-            self._watch.about = f"{len(played)} of {plan.episodes * modes} episodes of the evaluation are there"
-
-        sampled = play_held_out(self.rollouts, plan, greedy=False, played=seen)
-        greedy = play_held_out(self.rollouts, plan, greedy=True, played=seen) if config.greedy else []
-        self._watch.about = ""
-        if remark := unscored_remark(played):
-            self.reporter.note(remark)
-        figures = report(sampled, greedy)
-        self.folder.write_trajectories(f"eval-{when}", [*sampled, *greedy])
+        figures = self._held_out.play(when, self.rollouts)
         self._metrics.log({"eval": when, **figures}, self.step)
         if when == "before":
             self.tally.before = figures
@@ -195,7 +167,7 @@ class Session:
         rl_cpu_before = self.tally.rl_cpu_s
         loop.publish()
         failures = FailureBudget(config.rollout.failure_budget, config.rollout.failure_window)
-        watch = GoldWatch(self._gold, self.tally.warned)
+        watch = GoldWatch(self._played.gold, self.tally.warned)
         recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, failures, watch)
         recorder.turns.credit = config.trainer.credit
         recorder.accounts.begin(loop.rollouts.stats())
@@ -311,14 +283,6 @@ class Session:
                 saved = time.monotonic()
             self.interrupt.check()
 
-    def _eval_sets(self) -> tuple[EvalSet, ...]:
-        tasks = self.config.eval.tasks
-        sets = tuple(eval_set(spec.label, self._make_env(spec.label), tasks) for spec in self.config.all_envs)
-        for chosen in sets:
-            if chosen.split != "test":
-                self.reporter.note(f"{chosen.env_id or 'env'} holds no tasks out: evaluated on its training tasks")
-        return sets
-
     def _restore(self, path: Any) -> Any:
         self._model_path = str(path)
         self.tokenizer = load_tokenizer(str(path))
@@ -337,28 +301,17 @@ class Session:
         """Build each env once here, so that a mistake in it is reported before anything starts."""
         rft = self.config.trainer.control == "rejection_sampling"
         self._credit: BatchCredit = each(accepted_only) if rft else shaped(make_credit(self.config), self.config)
-        self._sources = []
-        self._gold: dict[str, str] = {}
-        self._answers: dict[tuple[str, str], Any] = {}
-        for spec in self.config.all_envs:
-            env = self._make_env(spec.label)
-            with users_code(f"env.id = {spec.id!r}: its tasks cannot be made"):
-                tasks = env.tasks("train")
-            if not len(tasks):
-                raise ConfigError(f"env.id = {spec.id!r}: has no training tasks")
-            check_needs(self.config, spec.label, env)
-            self._gold[spec.label] = str(getattr(env, "gold", "gold"))
-            if self.config.credit.score == "gold":
-                self._answers |= {(spec.label, task.id): task.answer for task in tasks}
-            kinds = [task.kind for task in tasks]
-            self._sources.append(TaskSource(spec.label, [task.id for task in tasks], spec.weight, kinds))
+        self._played = played_envs(self.config, self._make_env)
 
     def _loop(self) -> Loop:
         config, control = self.config, self.config.trainer.control
         rollout = config.rollout
         rft = control == "rejection_sampling"
         credit, annotator = self._credit, self._annotator
-        frontier = Frontier(self._sources, rollout.group_size, config.run.seed, rollout.temperature, rollout.focus)
+        sources, seed = self._played.sources, config.run.seed
+        frontier = Frontier(sources, rollout.group_size, seed, rollout.temperature, rollout.focus)
+            self._played.sources, rollout.group_size, config.run.seed, rollout.temperature, rollout.focus
+        )
         pipeline = Pipeline(
             self.rollouts,
             frontier,

@@ -10,12 +10,11 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agentgym.config import Config
 from agentgym.engines.sglang.host import Place
 from agentgym.engines.sglang.labels import new_mark
 from agentgym.engines.sglang.layout import read_layout
@@ -26,6 +25,7 @@ from agentgym.trainers.cluster.baggage import pack_model
 from agentgym.trainers.cluster.hosted import Links
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
 from agentgym.trainers.cluster.replica import ReplicaActor, Sign
+from agentgym.trainers.cluster.replica_needs import replica_needs
 from agentgym.types import WeightUpdate
 
 LOOK_SECONDS = 0.3
@@ -104,8 +104,6 @@ class Fleet:
             hired = [actor.options(**options)] * count
         else:
             needs = replica_needs(config, cluster.gpus)
-            if config.cluster.placement == "colocated":
-                needs |= _beside_the_learner(needs)
             room = cluster.room([needs] * count, "SGLang servers", KEYS)
             options |= {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0)}
             hired = [
@@ -386,30 +384,7 @@ class Fleet:
                 file.write(written)
 
 
-def _beside_the_learner(needs: Mapping[str, float]) -> dict[str, float]:
-    """What further keeps a server on this machine, where the learner is. Raises `ConfigError` without a GPU."""
-    if "GPU" not in needs:
-        raise ConfigError("cluster.placement = 'colocated': the cluster has no GPU")
-    address: str = load_ray().util.get_node_ip_address()
-    return {f"node:{address}": 0.001}
-
-
 WORDS = {"died": "died", "silent": "took requests and gave no answer"}
-
-
-def replica_needs(config: Config, gpus: float) -> dict[str, float]:
-    """What Ray keeps for one server. gpus: of the whole cluster. Raises `ConfigError` for more than there are."""
-    engine = config.engine
-    needs = {"CPU": float(engine.threads)}
-    wanted = engine.replicas * engine.gpus_each
-    if engine.device == "cpu" or (engine.device == "auto" and not gpus):
-        return needs
-    if wanted > gpus:
-        raise ConfigError(
-            f"engine.replicas = {engine.replicas} times engine.gpus_each = {engine.gpus_each} asks for {wanted} GPUs; "
-            f"the cluster has {gpus:g}"
-        )
-    return {**needs, "GPU": float(engine.gpus_each)}
 
 
 def _life(place: Place | None) -> str:

@@ -1,0 +1,31 @@
+"""What Ray keeps of a cluster for each SGLang server."""
+
+from __future__ import annotations
+
+from agentgym.config import Config
+from agentgym.errors import ConfigError
+from agentgym.trainers.cluster.ray_cluster import load_ray
+
+
+def replica_needs(config: Config, gpus: float) -> dict[str, float]:
+    """What Ray keeps for one server, as a bundle of a placement group. gpus: of the whole cluster.
+
+    Raises `ConfigError` for more than there are, and for a place beside a learner's GPU where there is none.
+    """
+    engine = config.engine
+    needs = {"CPU": float(engine.threads)}
+    colocated = config.cluster.placement == "colocated"
+    if engine.device == "cpu" or (engine.device == "auto" and not gpus):
+        if colocated:
+            raise ConfigError("cluster.placement = 'colocated': the cluster has no GPU")
+        return needs
+    wanted = engine.replicas * engine.gpus_each
+    if wanted > gpus:
+        raise ConfigError(
+            f"engine.replicas = {engine.replicas} times engine.gpus_each = {engine.gpus_each} asks for {wanted} GPUs; "
+            f"the cluster has {gpus:g}"
+        )
+    needs["GPU"] = float(engine.gpus_each)
+    if colocated:  # on this machine, where the learner is
+        needs[f"node:{load_ray().util.get_node_ip_address()}"] = 0.001
+    return needs
