@@ -310,8 +310,6 @@ class Session:
         credit, annotator = self._credit, self._annotator
         sources, seed = self._played.sources, config.run.seed
         frontier = Frontier(sources, rollout.group_size, seed, rollout.temperature, rollout.focus)
-            self._played.sources, rollout.group_size, config.run.seed, rollout.temperature, rollout.focus
-        )
         pipeline = Pipeline(
             self.rollouts,
             frontier,
