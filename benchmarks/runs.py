@@ -18,8 +18,9 @@ def command(*arguments: str) -> None:
 
 
 def warm_start(recipe: str, seed: int, folder: Path, options: Sequence[str] = ()) -> Path:
-    """The model of a recipe's warm start, which several runs can then begin with."""
-    command("sft", recipe, f"--run.seed={seed}", f"--run.dir={folder}", *options)
+    """The model of a recipe's warm start, which several runs can then begin with; one that is there is taken."""
+    if not (folder / "summary.json").is_file():
+        command("sft", recipe, f"--run.seed={seed}", f"--run.dir={folder}", *options)
     return folder / "model"
 
 
