@@ -1,4 +1,7 @@
-"""What studies ask of `agentgym`, as a user would: each command in a process of its own."""
+"""What studies ask of `agentgym`, as a user would: each command in a process of its own.
+
+What a folder that is kept has already is not done again, so that a study which was cut short goes on.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ def warm_start(recipe: str, seed: int, folder: Path, options: Sequence[str] = ()
 
 
 def train_from(recipe: str, seed: int, model: Path, folder: Path, options: Sequence[str] = ()) -> dict[str, Any]:
-    """A recipe's RL from a warm start: the summary of the run."""
-    given = [f"--model.path={model}", "--sft.steps=0", f"--run.seed={seed}", f"--run.dir={folder}"]
-    command("train", recipe, *given, *options)
+    """A recipe's RL from a warm start: the summary of the run; one that has ended is taken as it is."""
+    if not (folder / "summary.json").is_file():
+        given = [f"--model.path={model}", "--sft.steps=0", f"--run.seed={seed}", f"--run.dir={folder}"]
+        command("train", recipe, *given, *options)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
