@@ -107,6 +107,25 @@ def sandbox_bench(d: Report) -> Iterable[Row]:
         yield f"killed to reaped, {kind}, p50 ms", number(times["p50"])
 
 
+def brevity(d: Report) -> Iterable[Row]:
+    for seed, found in d["seeds"].items():
+        ends = (found["paid"]["before"], found["paid"]["after"], found["unpaid"]["after"])
+        told = (f"{end['tokens_per_success']:.0f} ({end['sampled']:.3f})" for end in ends)
+        yield seed, *told, f"{found['ratio']:.2f}"
+
+
+def async_vs_sync(d: Report) -> Iterable[Row]:
+    ours, theirs = d["asynchronous"], d["synchronous"]
+    for name, key in (("wall", "wall_s"), ("CPU", "cpu_s")):
+        yield (
+            f"{name} seconds of the RL phase",
+            between(ours[key]),
+            between(theirs[key]),
+            ratio(d[f"{name.lower()}_ratio"]),
+        )
+    yield "sampled success after it", between(ours["after"]), between(theirs["after"]), ""
+
+
 SIDES = ("what", "agentgym", "the other", "ratio")
 RATES = ("success", "before", "after", "CPU-seconds")
 PLAIN = ("what", "figure")
@@ -121,6 +140,22 @@ SECTIONS = (
         ("max_staleness", "efficiency", "masked tokens", "longest tenth trained"),
         async_overlap,
         "The trainer's own loop on a clock of its own; 1 would be the slower side working all the time.",
+    ),
+    Section(
+        "async_vs_sync",
+        "Play while the learner learns, against turn by turn",
+        "python benchmarks/async_vs_sync.py",
+        ("what", "asynchronous", "synchronous", "ratio"),
+        async_vs_sync,
+        "From one warm start, equally many trajectories on both sides.",
+    ),
+    Section(
+        "brevity",
+        "Being paid for brevity",
+        "python benchmarks/brevity.py",
+        ("seed", "tokens a success (success) before", "paid", "unpaid", "unpaid / paid"),
+        brevity,
+        "From one warm start of chatty play; the two runs differ in the weight of the grader `efficiency` alone.",
     ),
     Section(
         "controls",
