@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+MakeCluster = Callable[..., Any]
 
 FORKED = Path(__file__).parents[1] / "engines" / "sglang" / "forked.py"
 INTERPRETER = """#!/bin/sh
@@ -33,3 +36,25 @@ def fake_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert socket.exists()
         yield str(script)
         holder.kill()
+
+
+@pytest.fixture(scope="module")
+def make_cluster() -> Iterator[MakeCluster]:
+    """A cluster of a head, which has no core to play on, and nodes, by what each of them has."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = []
+
+    def make(*nodes: Mapping[str, float], head: Mapping[str, float] | None = None) -> Any:
+        small = {"object_store_memory": 80 << 20}
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small, **(head or {})})
+        made.append(cluster)
+        for node in nodes:
+            cluster.add_node(**small, **node)
+        return cluster
+
+    yield make
+    ray.shutdown()
+    for cluster in made:
+        cluster.shutdown()

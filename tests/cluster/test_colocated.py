@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,8 @@ async def say(task, answer, episode):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20})
-    made.add_node(num_cpus=1, object_store_memory=80 << 20)
-    made.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 << 20)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+def cluster(make_cluster: Callable[..., Any]) -> Any:
+    return make_cluster({"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +60,9 @@ async def say(task, answer, episode):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
+def cluster(make_cluster: Callable[..., Any]) -> Any:
     # Ray takes the word for the GPUs, one on each of three machines
-    head = {"num_cpus": 0, "num_gpus": 1, "object_store_memory": 80 << 20}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(2):
-        made.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 << 20)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    return make_cluster(*[{"num_cpus": 1, "num_gpus": 1}] * 2, head={"num_gpus": 1})
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,8 @@ async def slower(task, answer, episode):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20})
-    for _ in range(2):
-        made.add_node(num_cpus=1, object_store_memory=80 << 20)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+def cluster(make_cluster: Callable[..., Any]) -> Any:
+    return make_cluster(*[{"num_cpus": 1}] * 2)
 
 
 @pytest.fixture(scope="module")

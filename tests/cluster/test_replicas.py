@@ -42,15 +42,8 @@ async def say(task, answer, episode):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20})
-    for _ in range(3):
-        made.add_node(num_cpus=1, object_store_memory=80 << 20)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+def cluster(make_cluster: Callable[..., Any]) -> Any:
+    return make_cluster(*[{"num_cpus": 1}] * 3)
 
 
 @pytest.fixture
