@@ -10,7 +10,7 @@ import torch
 
 from agentgym.trainers.batch import Row
 from agentgym.trainers.packing import Layout
-from agentgym.trainers.segments import Stack, stacks_of
+from agentgym.trainers.segments import Stacks, stacks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Micro:
     age: torch.Tensor
     proximal: torch.Tensor | None = None
     positions: torch.Tensor | None = None
-    stacks: tuple[Stack, ...] | None = None
+    stacks: Stacks | None = None
 
 
 def lay_out(rows: Sequence[Row], device: torch.device, layout: Layout = "padded", *, segments: bool = True) -> Micro:

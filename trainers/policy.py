@@ -14,7 +14,7 @@ from agentgym.errors import ConfigError, ModelError
 from agentgym.trainers.logprobs import token_logprobs
 from agentgym.trainers.lora import Lora, add_adapters
 from agentgym.trainers.micro import Micro
-from agentgym.trainers.segments import NAME, register, stacks_of
+from agentgym.trainers.segments import NAME, leave_untraced, register, stacks_of
 
 _UNSPECIFIC = ("auto", "sdpa")
 
@@ -112,6 +112,7 @@ def _run_as(model: Any, build: Build) -> None:
     if build.recompute:
         _recompute(model)
     if build.compile:
+        leave_untraced()
         for block in blocks_of(model):
             block.compile(dynamic=True)
 

@@ -7,7 +7,7 @@ ever exists and nothing is computed between rows. Works for every model whose at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,21 @@ class Stack:
     keep: torch.Tensor | None = None
 
 
-def stacks_of(lengths: Sequence[int], device: torch.device) -> tuple[Stack, ...]:
+class Stacks:
+    """The stacks of a packed sequence. No tuple: a compiled model looks into those, and would have a program for each
+    number of stacks."""
+
+    def __init__(self, each: Sequence[Stack]):
+        self._each = tuple(each)
+
+    def __iter__(self) -> Iterator[Stack]:
+        return iter(self._each)
+
+    def __len__(self) -> int:
+        return len(self._each)
+
+
+def stacks_of(lengths: Sequence[int], device: torch.device) -> Stacks:
     """Of rows that lie one after the other in descending length."""
     found: list[Stack] = []
     start = first = 0
@@ -50,7 +64,7 @@ def stacks_of(lengths: Sequence[int], device: torch.device) -> tuple[Stack, ...]
         mine = np.asarray(lengths[first:i])
         found.append(_stack(start, mine, device))
         start, first = start + int(mine.sum()), i
-    return tuple(found)
+    return Stacks(found)
 
 
 def _stack(start: int, lengths: Any, device: torch.device) -> Stack:
@@ -78,7 +92,7 @@ def segments_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    stacks: tuple[Stack, ...] | None = None,
+    stacks: Stacks | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -162,5 +176,13 @@ def _mask(length: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
 
 def register() -> str:
     """Make the function known to transformers; returns the name to set as a model's attention implementation."""
-    ALL_ATTENTION_FUNCTIONS.register(NAME, segments_attention)
+    if NAME not in ALL_ATTENTION_FUNCTIONS.valid_keys():
+        ALL_ATTENTION_FUNCTIONS.register(NAME, segments_attention)
     return NAME
+
+
+def leave_untraced() -> None:
+    """For models that are compiled: attention is the kernel's work, and its loop over the stacks is another one in
+    every micro-batch, which a compiled program would have to be made anew for."""
+    apart = torch.compiler.disable(segments_attention)  # type: ignore[no-untyped-call]
+    ALL_ATTENTION_FUNCTIONS.register(NAME, apart)

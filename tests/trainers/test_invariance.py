@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -92,6 +93,26 @@ def test_recomputed_or_kept(build: Build) -> None:
     again = gradient(model, given, replace(build, recompute=True))
     assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     assert apart(gradient(tiny(), given, build), again) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("build", [PADDED, PACKED], ids=["padded", "packed"])
+def test_compiled_or_not(build: Build) -> None:
+    """And micro-batches of other lengths and numbers of rows have no program of their own."""
+    from torch import _dynamo as dynamo
+
+    given = rows(12)
+    dynamo.reset()
+    counted = dynamo.utils.counters["stats"]
+    compiled = gradient(tiny(), given, replace(build, compile=True), budget=64)
+    graphs = counted["unique_graphs"]
+    assert graphs > 0
+    assert apart(gradient(tiny(), given, build), compiled) < 1e-5
+    again = gradient(tiny(), given, replace(build, compile=True), budget=200)
+    assert apart(compiled, again) < 1e-5
+    assert counted["unique_graphs"] == graphs
 
 
 def test_prefixes_that_are_shared_or_repeated() -> None:
