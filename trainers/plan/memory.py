@@ -40,8 +40,6 @@ class LearnerMemory:
     """Of sharded or cast weights, those of the blocks at work."""
     activations: int
     logits: int
-    step: int
-    """What the optimizer's step takes beside them; activations and logits are gone by then."""
     reserve: int
 
     @property
@@ -50,8 +48,8 @@ class LearnerMemory:
 
     @property
     def total(self) -> int:
-        passing = self.gathered + self.activations + self.logits
-        return self.state + max(passing, self.step) + self.reserve
+        passing = self.gathered + self.activations + self.logits  # gone when the optimizer steps, in place
+        return self.state + passing + self.reserve
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,6 @@ def learner_memory(config: Config, model: Model, layout: Layout, tokens: int) ->
         gathered=_gathered(model, size) if ranks > 1 or size < 4 else 0,
         activations=tokens * activation_bytes(model, size, recompute=config.learner.recompute),
         logits=LOGIT_BYTES * min(max(CHUNK_ELEMENTS, model.vocabulary), tokens * model.vocabulary),
-        # on a card torch steps on whole lists of tensors, with another of their size in between
-        step=0 if layout.learner.is_cpu else _share(4 * trained, ranks),
         reserve=reserve(config, layout.learner.is_cpu),
     )
 

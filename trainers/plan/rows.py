@@ -22,7 +22,6 @@ LEARNER = {
     "gathered": "gathered blocks",
     "activations": "activations",
     "logits": "logits",
-    "step": "or, after them, the step",
     "reserve": "left alone",
 }
 
