@@ -110,10 +110,12 @@ def build_config(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config:
 
 
 def _forget_other_env(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """A layer that names another env does not inherit what earlier ones said of theirs: its data, tools, arguments."""
+    """A layer that names another env does not inherit what earlier ones said of theirs: its data, tools, arguments, and
+    how much its gradients agree, which no other env is to be held back by."""
     before, named = merged.get("env", {}).get("id"), layer.get("env", {}).get("id")
     if before is not None and named is not None and named != before:
         del merged["env"]
+        merged.get("learner", {}).pop("agreement", None)
 
 
 def dump_toml(config: Config) -> str:

@@ -41,5 +41,7 @@ def test_another_env_inherits_nothing_that_a_recipe_says_of_its_own() -> None:
     assert load_config("store", ["env.args.busy=0.2", "env.id=agentgym/Store-v0"]).env.demo_args
     given = ["env.args.size=3", "env.id=mine.py:env"]  # in either order
     for overrides in (given, given[::-1], {"env": {"id": "mine.py:env", "args": {"size": 3}}}):
-        env = load_config("store", overrides).env
-        assert (env.args, env.demo_args) == ({"size": 3}, {})
+        config = load_config("store", overrides)
+        assert (config.env.args, config.env.demo_args) == ({"size": 3}, {})
+        assert (load_config("store").learner.agreement, config.learner.agreement) == (0.5, 0.0)
+        assert config.learner.lr == load_config("store").learner.lr
