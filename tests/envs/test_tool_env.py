@@ -332,6 +332,53 @@ def test_info_is_the_callers_own(rows: Rows) -> None:
     assert len(third["messages"][1]["tool_calls"]) == 1
 
 
+def test_what_a_caller_does_to_info_reaches_no_later_one(rows: Rows) -> None:
+    def spoil(value: Any) -> None:
+        """Change everything that can be changed, from the leaves up."""
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            spoil(item)
+        if isinstance(value, dict):
+            value.update(dict.fromkeys(value, "spoilt"), spoilt=True)
+        elif isinstance(value, list):
+            value[:] = ["spoilt"]
+
+    picture = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]
+    task = {"prompt": [{"role": "user", "content": picture}], "answer": "4"}
+    actions = [CALL, f"{CALL}\n{CALL}", CALL.replace("note", "unknown"), "<tool_call>oops</tool_call>", CALL, "4"]
+    spoilt, whole = (ToolEnv([task], tools=[note], holdout=0) for _ in range(2))
+    info, wanted = spoilt.reset(seed=0)[1], whole.reset(seed=0)[1]
+    for action in actions:
+        assert info == wanted
+        spoil(info)
+        info, wanted = spoilt.step(action)[4], whole.step(action)[4]
+    assert info == wanted
+    assert [len(row.get("tool_calls", ())) for row in info["messages"] if row["role"] == "assistant"] == [
+        1,
+        2,
+        1,
+        1,
+        1,
+        0,
+    ]
+    assert info["messages"][0]["content"] == picture
+
+
+def test_a_chat_that_an_env_rewrote_is_shown_as_it_is(rows: Rows) -> None:
+    class Forgetful(ToolEnv):
+        def reply(self, episode: Episode, message: Message) -> Message | None:
+            episode.messages[1] = say("(left out)")
+            return Message("user", "Go on.")
+
+    env = Forgetful(rows, tools=[note])
+    env.reset(seed=0)
+    env.step(CALL)
+    *_, info = env.step("first")
+    assert [row["content"] for row in info["messages"][1:]] == ["(left out)", "noted hi", "first", "Go on."]
+    *_, info = env.step(CALL)
+    assert [i for i, row in enumerate(info["messages"]) if "tool_calls" in row] == [5]
+    assert info["messages"][5]["tool_calls"] == info["tool_calls"]
+
+
 def test_the_sync_face_works_inside_a_running_loop(rows: Rows) -> None:
     waiting = '<tool_call>{"name": "wait", "arguments": {"seconds": 0.001}}</tool_call>'
 

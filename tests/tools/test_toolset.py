@@ -2,14 +2,18 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from agentgym.activity import Activity, make_current, restore
 from agentgym.errors import SandboxFault, ToolError
-from agentgym.tools import StopEpisode, ToolBusy, ToolResult, ToolSet, tool
+from agentgym.tools import Episode, StopEpisode, ToolBusy, ToolResult, ToolSet, tool
+from agentgym.tools.decorator import FunctionTool
+from agentgym.tools.dice import Dice
 from agentgym.tools.driving import drive
-from agentgym.types import ToolCall
+from agentgym.types import Task, ToolCall
 
 LOG: list[str] = []
 
@@ -154,3 +158,68 @@ def test_a_foreign_tool_needs_only_the_protocol() -> None:
 
     [good, bad] = drive(ToolSet([Echo()]).run([ToolCall("0", "echo", {"text": "hi"}), ToolCall("1", "echo", {})]))
     assert (good.text, bad.text) == ("hi", "error: KeyError: 'text'")
+
+
+def test_a_tool_with_its_own_call_is_called_by_it() -> None:
+    class Shouting(FunctionTool):
+        async def call(self, arguments: Mapping[str, Any], episode: Any = None, *, threaded: bool = False) -> str:
+            return (await super().call(arguments, episode, threaded=threaded)).upper()
+
+    def echo(text: str) -> str:
+        """Say it again."""
+        return text
+
+    [loud, quiet] = [
+        drive(ToolSet([made]).run([ToolCall("0", "echo", {"text": "hi"})]))[0].text
+        for made in (Shouting(echo), FunctionTool(echo))
+    ]
+    assert (loud, quiet) == ("HI", "hi")
+
+
+def test_a_plain_function_may_give_something_to_wait_for() -> None:
+    @tool(max_output=4)
+    def later(text: str) -> Any:
+        """Say it after a while."""
+        return slow.fn(text, seconds=0.001)
+
+    async def on_loop(calls: list[ToolCall]) -> list[ToolResult]:
+        return await ToolSet([later]).run(calls)
+
+    calls = [ToolCall("0", "later", {"text": "hello"}), ToolCall("1", "later", {"text": 7})]
+    for results in (drive(ToolSet([later]).run(calls)), asyncio.run(on_loop(calls))):
+        assert [result.text for result in results] == ["hell\n[... 1 more characters cut]", "7"]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_an_answer_is_the_same_with_an_activity_and_without(watched: bool) -> None:
+    """Without one, what needs no event loop takes a shorter way."""
+
+    @tool(max_calls=1)
+    def once(episode: Episode, count: int = 1) -> str:
+        """Count."""
+        episode.count("once", count)
+        return f"{episode.metrics['once']}"
+
+    tools = ToolSet([once, fail, submit])
+    calls = [
+        ToolCall("0", "once", {"count": "2"}),
+        ToolCall("1", "once", {}),
+        ToolCall("2", "once", {"many": 2}),
+        ToolCall("3", "fail", {"how": "x"}),
+        ToolCall("4", "submit", {"value": 3}),
+        ToolCall("5", "submit", {"value": 4}),
+    ]
+    episode = Episode(Task("t", "?"), Dice(0))
+    token = make_current(Activity("e") if watched else None)
+    try:
+        results = drive(tools.run(calls, episode))
+    finally:
+        restore(token)
+    assert [(result.text.split(". Arg")[0], result.error, result.stop) for result in results] == [
+        ("2", False, False),
+        ("error: once can be called once in an episode, and that is used up", True, False),
+        ("error: once: there is no argument 'many'", True, False),
+        ("error: KeyError: 'x'", True, False),
+        ("got 3", False, True),
+        ("error: not run: the episode has ended", True, False),
+    ]

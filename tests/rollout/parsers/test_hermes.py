@@ -237,6 +237,8 @@ PIECES = (
 @example('<tool_call>{"name": "f", "arguments": {"a": "\ud800"}}</tool_call>')
 @example('<tool_call>{"name": "f", "arguments": "{}"}</tool_call>')
 @example('<tool_call>{"name": "f", "arguments": {"a": 1}}{}</tool_call>')
+@example("<tool_call>")
+@example("<tool_call>\n")
 @example("<tool_call>" + "[" * 3000 + "</tool_call>")
 def test_what_is_read_quickly_is_read_the_same(text: str) -> None:
     assert HermesParser().parse(text) == BaseParser.parse(HermesParser(), text)
