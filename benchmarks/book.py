@@ -126,6 +126,57 @@ def async_vs_sync(d: Report) -> Iterable[Row]:
     yield "sampled success after it", between(ours["after"]), between(theirs["after"]), ""
 
 
+def sigkill(d: Report) -> Iterable[Row]:
+    for name, told in (("short", "6 steps"), ("full", "the whole recipe")):
+        if part := d[name]:
+            runs = part["runs"]
+            ends = [run["success"]["after"] for run in runs if "error" not in run]
+            after = f"{min(ends):.3f} to {max(ends):.3f}; {part['success']['undisturbed']:.3f} without"
+            lost = (part["skipped"], part["ended_twice"], part["unreadable"])
+            yield f"{len(runs)} x {told}", str(part["kills"]), *map(str, lost), after if name == "full" else ""
+
+
+def staleness(d: Report) -> Iterable[Row]:
+    def told(figure: Mapping[str, Any]) -> str:
+        mean, interval = figure["mean"], figure["interval"]
+        return f"{mean:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+    for loss, by_bound in d["losses"].items():
+        for bound, row in by_bound.items():
+            age = f"{row['staleness_mean']:.2f} ({row['staleness_max']:.0f})"
+            yield loss, bound, age, told(row["success"]), told(row["difference"])
+
+
+def rolling(d: Report) -> Iterable[Row]:
+    for order in ("rolling", "together"):
+        row = d[order]
+        yield order, *(f"{row[key]:.2f} s" for key in ("update_s", "replica_silence_s", "silence_s", "quiet_s"))
+
+
+def weight_sync(d: Report) -> Iterable[Row]:
+    for way in ("disk", "gloo"):
+        row = d[way]
+        extra = f"{row['server_extra_buckets_max']:.2f}, {row['learner_extra_buckets_max']:.2f}"
+        yield way, f"{row['gb_s']:.2f}", f"{row['pause_s']:.2f} s", f"{row['proof_s']:.2f} s", extra
+
+
+def acceptance(d: Report) -> Iterable[Row]:
+    for seed, found in d["seeds"].items():
+        before, after = (found["summary"][when]["sampled"] for when in ("before", "after"))
+        evaluated = ", ".join(f"{name} {rate:.3f}" for name, rate in found["success"].items())
+        check = "nothing is off" if found["check_run"] == 0 else "something is off"
+        wall = f"{found['summary']['wall_s'] / 60:.0f} min"
+        yield seed, f"{before:.3f}", f"{after:.3f}", evaluated, str(found["other_verdicts"]), check, wall
+
+
+def sdk_agents(d: Report) -> Iterable[Row]:
+    for program, by_seed in d["runs"].items():
+        for seed, run in by_seed.items():
+            apart = d["apart"].get(program, {}).get(seed)
+            told = "" if apart is None else f"{apart:+.3f}"
+            yield program, seed, *(f"{run[when]['sampled']:.3f}" for when in ("before", "after")), told
+
+
 SIDES = ("what", "agentgym", "the other", "ratio")
 RATES = ("success", "before", "after", "CPU-seconds")
 PLAIN = ("what", "figure")
@@ -148,6 +199,53 @@ SECTIONS = (
         ("what", "asynchronous", "synchronous", "ratio"),
         async_vs_sync,
         "From one warm start, equally many trajectories on both sides.",
+    ),
+    Section(
+        "staleness",
+        "Learning from stale tokens",
+        "make study-staleness",
+        ("loss", "max_staleness", "age of tokens, mean (max)", "sampled success", "difference from the first"),
+        staleness,
+        "Three seeds, each from one warm start; means with Student's 95% intervals.",
+    ),
+    Section(
+        "sigkill_study",
+        "Runs that are killed, and resumed",
+        "make study-sigkill",
+        ("runs", "kills", "tasks skipped", "tasks twice", "unreadable files", "success after"),
+        sigkill,
+        "SIGKILL to the whole process group at random moments, up to six times a run.",
+    ),
+    Section(
+        "weight_sync",
+        "New weights for a serving SGLang server",
+        "python benchmarks/weight_sync.py",
+        ("way", "GB/s", "without a token", "proof", "most extra memory, server and learner, in buckets"),
+        weight_sync,
+        "2 GB on a CPU, with requests under way.",
+    ),
+    Section(
+        "rolling_updates",
+        "Rolling updates of two SGLang servers",
+        "python benchmarks/rolling_updates.py",
+        ("order", "update", "one server without an answer", "both without an answer", "the same without an update"),
+        rolling,
+        "Both are asked for one token all the while, on a CPU.",
+    ),
+    Section(
+        "sdk_agents",
+        "Programs of other SDKs learn what our own agent learns",
+        "python benchmarks/sdk_agents.py",
+        ("program", "seed", "before", "after", "apart from our own"),
+        sdk_agents,
+    ),
+    Section(
+        "acceptance",
+        "The whole mission in one run",
+        "make acceptance",
+        ("seed", "before", "after", "evaluated", "other verdicts", "check-run", "training"),
+        acceptance,
+        "PythonMath-v0 on two SGLang servers under Ray, two learner ranks, `gigpo`; a tiny model on a CPU.",
     ),
     Section(
         "brevity",
