@@ -28,10 +28,13 @@ from agentgym.trainers import optim
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.lora import Lora
 from agentgym.trainers.losses.grpo import grpo_loss
+from agentgym.trainers.plan.layout import lay_out
+from agentgym.trainers.plan.memory import learner_memory
+from agentgym.trainers.plan.model import count
 from agentgym.trainers.policy import Build, prepare, skeleton
 from agentgym.trainers.ranks.followers import LOCAL
 from agentgym.trainers.ranks.learner import ShardedLearner, make_ranked
-from agentgym.trainers.ranks.pieces import gathered
+from agentgym.trainers.ranks.pieces import gathered, own
 from agentgym.trainers.ranks.team import Rendezvous, Team, join, keep_store
 from tests.trainers.rows import SIZES, rows, tiny, tiny_moe
 from tests.trainers.test_ranks import OPTIONS, apart, loaded, ranked, saved, steps
@@ -145,6 +148,8 @@ class Found:
     half: Seen | None = None
     agreed: float = 0.0
     failure: str = ""
+    held: int = 0
+    """Bytes of one rank's weights."""
 
 
 def agreement(learner: Learner) -> float:
@@ -160,6 +165,7 @@ def script(team: Team) -> Found:
     for name, make in FAMILIES.items():
         found.families[name] = first_step(cut(make(), team))
     found.clipped = first_step(cut(tiny(**EVEN), team), clip=0.01)
+    found.held = sum(own(parameter).nbytes for parameter in cut(tiny(**EVEN), team).model.parameters())
     found.agreed = agreement(cut(tiny(**EVEN), team))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optim, "_adamw", fused)
@@ -195,6 +201,16 @@ def found() -> Found:
         other.kill()
         other.join()
         Team(size=2).leave()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_rank_holds_what_is_planned(found: Found) -> None:
+    config = load_config(None, {"learner": {"ranks": 2, "tensor_parallel": 2, "device": "cpu"}})
+    model = count(tiny(**EVEN).config, config, "tiny", "tiny")
+    planned = learner_memory(config, model, lay_out(config, model), tokens=100)
+    assert planned.weights == pytest.approx(found.held, rel=0.02)  # norms, which each rank has whole, are left out
+    assert planned.weights < 4 * model.parameters / 1.5
 
 
 def far(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -303,7 +319,12 @@ def gpt2() -> Any:
         (lambda: tiny(**EVEN), 4, Build(), r"= 4 does not divide the 2 key/value heads of Qwen3ForCausalLM"),
         (lambda: tiny(**EVEN, intermediate_size=65), 2, Build(), r"does not divide the 65 of model\.layers\.0\.mlp\."),
         (gpt2, 2, Build(), r"transformers has no plan of how to cut GPT2LMHeadModel; set learner\.tensor_parallel = 1"),
-        (lambda: tiny_moe(**EVEN), 2, Build(), r"plan of Qwen3MoeForCausalLM has the style '\w+' for layers\.\*\.mlp\.ex"),
+        (
+            lambda: tiny_moe(**EVEN),
+            2,
+            Build(),
+            r"plan of Qwen3MoeForCausalLM has the style '\w+' for layers\.\*\.mlp\.ex",
+        ),
         (
             lambda: plan(tiny(**EVEN), **{"layers.*.mlp": "folded"}),
             2,
@@ -317,9 +338,10 @@ def gpt2() -> Any:
 def test_what_cannot_be_cut_is_refused_before_anything_starts(
     make: Callable[[], Any], parts: int, build: Build, told: str
 ) -> None:
+    others = mp.active_children()  # of other tests' fixtures
     with pytest.raises(ConfigError, match=r"^learner\.tensor_parallel.*" + told):
         make_ranked(make(), LearnerOptions(), ranks=8, tensor_parallel=parts, build=build)
-    assert not mp.active_children()
+    assert mp.active_children() == others
 
 
 def test_a_configuration_with_groups_that_are_not_whole_is_refused() -> None:
