@@ -175,7 +175,7 @@ def test_sharding_between_machines_is_slower_than_within_one() -> None:
 
 
 def test_ranks_that_share_every_matrix_halve_the_work_of_a_row_and_wait_for_each_other() -> None:
-    given = {"learner.ranks": 8, "learner.tokens_per_microbatch": 65536}
+    given = {"learner.ranks": 8, "learner.tokens_per_microbatch": 65536, "learner.recompute": False}
     apart, shared = plan_of(**given), plan_of(**given, **{"learner.tensor_parallel": 2})
     assert shared.layout.groups == 4
     # embedding and head, which are not cut, are on twice as many numbers a rank
