@@ -145,8 +145,9 @@ def parts_of_gradient(parameters: Iterable[Any], team: Team) -> list[torch.Tenso
 @torch.no_grad()
 def clip(parameters: list[Any], largest: float, team: Team) -> float:
     """The norm of the whole gradient, which is scaled down where that is above `largest`."""
-    squares = sum(float(torch.linalg.vector_norm(part)) ** 2 for part in parts_of_gradient(parameters, team))
-    norm: float = team.sum([squares])[0] ** 0.5
+    norms = [torch.linalg.vector_norm(part).double() for part in parts_of_gradient(parameters, team)]
+    mine = float(torch.stack(norms).square().sum()) if norms else 0.0  # one copy from a GPU, not one of each
+    norm: float = team.sum([mine])[0] ** 0.5
     if norm > largest:  # as clip_grad_norm_ has it
         for parameter in parameters:
             if parameter.grad is not None:
