@@ -26,9 +26,16 @@ def piece(whole: torch.Tensor, like: Any, place: Sequence[int]) -> torch.Tensor:
     """Of `whole`, what the rank at `place` of the mesh (FSDP, then tensor parallelism if there is any) holds, where it
     is sharded as `like`: a view."""
     if (along := cut_along(like)) is not None:
-        whole = whole.chunk(like.device_mesh.size(1), along)[place[1]]
-    chunks = whole.chunk(like.device_mesh.size(0))
-    return chunks[place[0]] if place[0] < len(chunks) else whole[:0]
+        whole = _chunk(whole, along, like.device_mesh.size(1), place[1])
+    return _chunk(whole, 0, like.device_mesh.size(0), place[0])
+
+
+def _chunk(tensor: torch.Tensor, along: int, parts: int, index: int) -> torch.Tensor:
+    """One of `torch.chunk`'s, without making all of them; the last may be empty."""
+    size = tensor.shape[along]
+    each = -(-size // parts)
+    start = min(index * each, size)
+    return tensor.narrow(along, start, min(each, size - start))
 
 
 def mine(whole: torch.Tensor, like: Any) -> torch.Tensor:
@@ -58,6 +65,8 @@ def padded(tensor: Any) -> torch.Tensor:
 
 def assembled(pieces: Sequence[torch.Tensor], like: Any, tp: int) -> torch.Tensor:
     """The whole, of what `padded` gives on each rank."""
+    if like.device_mesh.ndim == 1 and tp == 1:  # one after the other
+        return torch.cat(list(pieces))[: like.numel()].view(like.shape).clone()
     whole = torch.empty(like.shape, dtype=pieces[0].dtype, device=pieces[0].device)
     for rank, given in enumerate(pieces):
         part = piece(whole, like, divmod(rank, tp))
