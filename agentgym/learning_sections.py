@@ -157,12 +157,22 @@ class LearnerConfig(Section):
     ranks: int = Field(1, ge=1)
     """Learner processes; the weights are sharded over them (FSDP2). A GPU each, or gloo on the CPU. On a Ray cluster
     all but the first are actors."""
+    tensor_parallel: int = Field(1, ge=1)
+    """Ranks that share the matrices of every block, by transformers' plan for the model: a mesh of `ranks` by
+    `tensor_parallel`, FSDP2 over the others. It divides `ranks`, and the model's attention and key/value heads."""
     timeout: float = Field(600.0, gt=0)
     """Seconds that a rank waits for the others before the run ends."""
     device: str = "auto"
     """`cpu`, `cuda`; auto: a GPU where there is one."""
     threads: int = Field(1, ge=1)
     """Intra-op threads on a CPU."""
+
+    @field_validator("tensor_parallel")
+    @classmethod
+    def _whole_groups(cls, parts: int, info: ValidationInfo) -> int:
+        if (ranks := info.data.get("ranks", parts)) % parts:
+            raise ValueError(f"it does not divide learner.ranks = {ranks}: set one so that it does")
+        return parts
 
     @field_validator("agreement")
     @classmethod

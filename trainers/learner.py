@@ -115,16 +115,17 @@ class Learner:
         began = thread_time()
         kept, above = within(rows, self.options, self.note)
         parts = split_minibatches([row for row in kept if row.trained], self.options.minibatches, seed)
-        shares: list[list[Share]] = [[] for _ in range(self.team.size)]
+        shares: list[list[Share]] = [[] for _ in range(self.team.groups)]
         for i, part in enumerate(parts):
             total, tokens = denominator(self.options.aggregate, part), sum(row.trained for row in part)
             for rank, mine in enumerate(self._passes(part)):
                 shares[rank].append(Share(mine, total, tokens, i / len(parts)))
         self.pack_s += thread_time() - began
-        answers: list[Learned] = self._together("_learn", loss, lr_scale, each=shares)
+        answers: list[Learned] = self._deal("_learn", loss, lr_scale, shares=shares)
         norms = answers[0].norms
         if any(str(answer.norms) != str(norms) for answer in answers):  # as text: NaN is like NaN
             raise RunError(f"the ranks of the learner disagree on the gradient's norm: {[a.norms for a in answers]}")
+        answers = answers[:: self.team.tp]  # the others of each group have done the same
         for i, (part, norm) in enumerate(zip(parts, norms, strict=True)):
             if math.isfinite(norm):
                 self.skips.stepped()
@@ -151,7 +152,7 @@ class Learner:
         if not rows:
             return []
         shares = self._passes(rows)
-        answers = self._together("_score", self.options.temperature, reference, each=shares)
+        answers = self._deal("_score", self.options.temperature, reference, shares=shares)[:: self.team.tp]
         out: dict[int, Floats] = {}
         for share, found in zip(shares, answers, strict=True):
             out.update(zip([id(row) for micro in share for row in micro], found, strict=True))
@@ -165,7 +166,7 @@ class Learner:
         none = np.zeros(len(given), np.float32)
         row = Row(given, mask, none, none, np.zeros(len(given), np.int32))
         shares = self._passes([row])
-        answers = self._together("_score", 1.0, False, each=shares)
+        answers = self._deal("_score", 1.0, False, shares=shares)[:: self.team.tp]
         (found,) = [scored for answer in answers for scored in answer]
         return tuple(found[1:].tolist())
 
@@ -220,6 +221,10 @@ class Learner:
         work: Callable[..., Any] = getattr(self, name)
         return [work(*args) if each is None else work(each[0], *args)]
 
+    def _deal(self, name: str, *args: Any, shares: Sequence[Any]) -> list[Any]:
+        """The same, of a share to each group of ranks that compute the same rows."""
+        return self._together(name, *args, each=[share for share in shares for _ in range(self.team.tp)])
+
     def _place(self) -> None:
         """Set up the model on its device."""
         self.model.to(self.device)
@@ -260,6 +265,7 @@ class Learner:
             learned.blamed.append([])
             for rows in share.passes:
                 learned = self._pass(rows, share, objective, learned)
+            self._settle()
             if not self.agreement.reached:
                 self.agreement.see(self._gradient(), self.team.sum)
             learned.norms.append(self._update())
@@ -300,7 +306,7 @@ class Learner:
     def _passes(self, rows: Sequence[Row]) -> list[list[list[Row]]]:
         layout: Any = self.build.layout
         budget = self.options.tokens_per_microbatch
-        return passes(rows, self.team.size, layout=layout, budget=budget, cost=self.cost)
+        return passes(rows, self.team.groups, layout=layout, budget=budget, cost=self.cost)
 
     def _laid_out(self, rows: Sequence[Row]) -> Micro:
         began = thread_time()
@@ -315,9 +321,16 @@ class Learner:
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         return torch.cat([_own(part).flatten() for part in parts])
 
-    def _update(self) -> float:
+    def _settle(self) -> None:
+        """After the backward passes: what is left to be done for the gradient to be whole."""
+
+    def _clip(self) -> float:
+        """The norm of the whole gradient, before it was clipped."""
         whole: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.grad_clip)
-        norm = float(whole.full_tensor() if hasattr(whole, "full_tensor") else whole)
+        return float(whole.full_tensor() if hasattr(whole, "full_tensor") else whole)
+
+    def _update(self) -> float:
+        norm = self._clip()
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()

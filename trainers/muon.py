@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from agentgym.trainers.ranks.pieces import gathered, mine
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration, as published: the steepest at 0."""
 STEPS = 5
@@ -43,11 +45,12 @@ class Muon(torch.optim.Muon):
 def _turned(update: Any, eps: float) -> Any:
     if not hasattr(update, "full_tensor"):
         return orthogonal(update, eps)
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor
 
     # no message: every rank has the whole of it
-    whole = orthogonal(update.full_tensor(), eps)
-    return distribute_tensor(whole, update.device_mesh, update.placements, src_data_rank=None)
+    part = mine(orthogonal(gathered(update), eps), update).contiguous()
+    mesh, placements = update.device_mesh, update.placements
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=update.shape, stride=update.stride())
 
 
 def orthogonal(matrix: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:

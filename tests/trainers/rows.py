@@ -27,10 +27,10 @@ def tiny(seed: int = 0, **changed: Any) -> Any:
     return Qwen3ForCausalLM(Qwen3Config(**{**SIZES, **changed}))
 
 
-def tiny_moe() -> Any:
+def tiny_moe(**changed: Any) -> Any:
     torch.manual_seed(0)
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **experts))
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**{**SIZES, **experts, **changed}))
 
 
 def rows(count: int, seed: int = 0, longest: int = 30) -> list[Row]:

@@ -31,10 +31,10 @@ OPTIONS = LearnerOptions(lr=1e-3, optimizer="muon", minibatches=2, tokens_per_mi
 
 @contextlib.contextmanager
 def ranked(
-    ranks: int = 2, model: Any = None, options: LearnerOptions = OPTIONS, build: Build | None = None
+    ranks: int = 2, model: Any = None, options: LearnerOptions = OPTIONS, build: Build | None = None, **more: Any
 ) -> Iterator[RankedLearner]:
     others = {child.pid for child in mp.active_children()}  # of other tests' fixtures
-    learner = make_ranked(model or tiny(), options, ranks=ranks, build=build, timeout=300.0)
+    learner = make_ranked(model or tiny(), options, ranks=ranks, build=build, timeout=300.0, **more)
     try:
         yield learner
     finally:

@@ -40,14 +40,14 @@ class Batch:
     padded: int
     """Tokens of all, padding included."""
     busiest: int
-    """Of them, those of the rank that has most: the others wait."""
+    """Of them, those of the rank (or group of ranks with the same rows) that has most: the others wait."""
     minibatches: int
     attended: float
     """Tokens that a token attends to, on average."""
 
 
 def plan_batch(config: Config, model: Any, ranks: int) -> Batch:
-    """model: its transformers config; `engine.max_context` is resolved.
+    """model: its transformers config; `engine.max_context` is resolved; ranks: those with rows of their own.
 
     Lengths are lognormal with the mean of `plan.episode_tokens`, cut at the context, drawn by the run's seed.
     """

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from agentgym.config import Config
 from agentgym.errors import ConfigError
 from agentgym.trainers.plan.hardware import CPU, Card, cpu_card, planned_card
-from agentgym.trainers.plan.model import Model
+from agentgym.trainers.plan.model import Model, skeleton_of
+from agentgym.trainers.ranks.make import build_of
+from agentgym.trainers.ranks.tensor_parallel import check_cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +20,19 @@ class Layout:
     learner: Card
     engine: Card
     ranks: int
+    tp: int
+    """Ranks that share the matrices of every block, and compute the same rows."""
     replicas: int
     gpus_each: int
     shared: bool
     gpus: int
     """Cards there are; 0: none."""
     per_node: int
+
+    @property
+    def groups(self) -> int:
+        """Ranks, or groups of them, with rows of their own."""
+        return self.ranks // self.tp
 
     @property
     def taken(self) -> int:
@@ -43,7 +52,7 @@ class Layout:
 
 
 def lay_out(config: Config, model: Model) -> Layout:
-    """Raises `ConfigError` for more cards than there are, and for engines that cannot be cut so."""
+    """Raises `ConfigError` for more cards than there are, and for models and engines that cannot be cut so."""
     plan, engine = config.plan, config.engine
     card = planned_card(config)
     replicas, each = _engines(config)
@@ -51,12 +60,15 @@ def lay_out(config: Config, model: Model) -> Layout:
         learner=_card(card, config.learner.device, config.learner.threads),
         engine=_card(card, engine.device, engine.threads),
         ranks=config.learner.ranks,
+        tp=config.learner.tensor_parallel,
         replicas=replicas,
         gpus_each=each,
         shared=card is not None and shares(config, plan.gpus),
         gpus=0,
         per_node=plan.gpus_per_node,
     )
+    if layout.tp > 1:
+        check_cut(skeleton_of(model.config), build_of(config), layout.ranks, layout.tp)
     _check_engines(config, layout, model)
     there = 0 if card is None else plan.gpus or layout.taken
     if layout.taken > there:

@@ -9,7 +9,7 @@ alive.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -78,20 +78,33 @@ def itemsize(dtype: str) -> int:
 
 def learner_memory(config: Config, model: Model, layout: Layout, tokens: int) -> LearnerMemory:
     """Of a rank whose largest micro-batch has `tokens`."""
-    ranks, trained = layout.ranks, model.trained
+    trained, beside = model.trained, layout.tp - 1
+    embedding = beside * model.embedding  # embedding and head are sharded, and not cut: each group has them whole
+    part = cut_model(model, layout.tp)
     size = itemsize(config.model.dtype)
     weights = size * model.parameters + 4 * model.adapter if model.adapter else 4 * model.parameters
     reference = 4 * model.parameters if config.learner.kl and not model.adapter else 0
     copies = 3 if config.learner.agreement else 1
     return LearnerMemory(
-        weights=_share(weights, ranks),
-        gradients=_share(4 * copies * trained, ranks),
-        optimizer=_share(_moments(config, model), ranks),
-        reference=_share(reference, ranks),
-        gathered=_gathered(model, size) if ranks > 1 or size < 4 else 0,
-        activations=tokens * activation_bytes(model, size, recompute=config.learner.recompute),
+        weights=_share(weights + 4 * embedding, layout.ranks),
+        gradients=_share(4 * copies * (trained + embedding), layout.ranks),
+        optimizer=_share(_moments(config, model) + 8 * embedding, layout.ranks),
+        reference=_share(reference + (4 * embedding if reference else 0), layout.ranks),
+        gathered=_gathered(part, size) if layout.ranks > 1 or size < 4 else 0,
+        activations=tokens * activation_bytes(part, size, recompute=config.learner.recompute),
         logits=LOGIT_BYTES * min(max(CHUNK_ELEMENTS, model.vocabulary), tokens * model.vocabulary),
         reserve=reserve(config, layout.learner.is_cpu),
+    )
+
+
+def cut_model(model: Model, parts: int) -> Model:
+    """What one of `parts` ranks that share every matrix has of it, and computes of a token."""
+    return replace(
+        model,
+        block=model.block // parts,
+        heads=model.heads // parts,
+        kv_heads=model.kv_heads // parts,
+        inner=model.inner // parts,
     )
 
 

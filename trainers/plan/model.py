@@ -76,14 +76,19 @@ def read_model(config: Config) -> Model:
     return count(settings, config, path or "tiny model", source)
 
 
-def count(settings: Any, config: Config, name: str, source: Source) -> Model:
-    """The facts of a transformers config."""
+def skeleton_of(settings: Any, dtype: str = "float32") -> Any:
+    """The causal LM of a transformers config, on the meta device."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(settings, dtype=getattr(torch, dtype))
+
+
+def count(settings: Any, config: Config, name: str, source: Source) -> Model:
+    """The facts of a transformers config."""
     try:
-        with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(settings, dtype=getattr(torch, config.model.dtype))
+        model = skeleton_of(settings, config.model.dtype)
     except (ValueError, KeyError) as e:
         raise ModelError(f"model.path = {name!r}: no causal language model of transformers: {_line(e)}") from None
     tensors = dict(model.named_parameters())

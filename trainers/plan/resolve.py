@@ -85,7 +85,7 @@ def make_plan(config: Config, model: Model | None = None) -> Plan:
     config = config.model_copy(deep=True)
     config.engine.max_context = context_of(model.config, config.engine.max_context)
     layout = lay_out(config, model)
-    batch = plan_batch(config, model.config, layout.ranks)
+    batch = plan_batch(config, model.config, layout.groups)
     learner = learner_memory(config, model, layout, batch.micro_tokens)
     beside = learner.weights + learner.reserve if layout.shared else 0
     engine = engine_memory(config, model, layout, beside, expected(config))

@@ -61,6 +61,8 @@ def _model(plan: Plan) -> Rows:
 def _place(plan: Plan) -> Rows:
     layout, config = plan.layout, plan.config
     sharded = f", weights sharded over {layout.ranks}" if layout.ranks > 1 else ""
+    if layout.tp > 1:
+        sharded += f": {layout.groups} (FSDP) by {layout.tp} (tensor parallel)"
     each = "" if layout.engine.is_cpu else f" of {several(layout.gpus_each, 'GPU')}"
     beside = ", on the learner's" if layout.shared else ""
     where = "on a Ray cluster" if config.cluster.kind == "ray" else "on this machine"
@@ -114,7 +116,8 @@ def _engine(plan: Plan) -> Rows:
 def _step(plan: Plan) -> Rows:
     learn, play, sync = plan.learn, plan.play, plan.sync
     shards = f", {seconds(learn.gather)} sharding beside it" if learn.gather else ""
-    parts = f"{seconds(learn.compute)} arithmetic{shards}, {seconds(learn.optimizer)} optimizer"
+    cut = f", {seconds(learn.cut)} sums over what is cut" if learn.cut else ""
+    parts = f"{seconds(learn.compute)} arithmetic{cut}{shards}, {seconds(learn.optimizer)} optimizer"
     played = f"{seconds(play.decode)} decoding {several(play.sequences, 'sequence')} an engine"
     buckets = f" in {sync.buckets} buckets" if sync.buckets > 1 else ""
     return {

@@ -15,7 +15,7 @@ def splits(plan: Plan) -> list[tuple[int, int]]:
     found = {ranks for ranks in _steps(gpus, layout.per_node) if ranks < gpus and (gpus - ranks) % each == 0}
     if (gpus - layout.ranks) % each == 0:
         found.add(layout.ranks)
-    return [(ranks, (gpus - ranks) // each) for ranks in sorted(found) if gpus > ranks]
+    return [(ranks, (gpus - ranks) // each) for ranks in sorted(found) if gpus > ranks and ranks % layout.tp == 0]
 
 
 def _steps(gpus: int, per_node: int) -> set[int]:

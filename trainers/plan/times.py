@@ -28,13 +28,15 @@ class LearnTime:
     compute: float
     gather: float
     """Sharded weights and gradients on their way; it overlaps with `compute`."""
+    cut: float
+    """Sums over the ranks that share every matrix: the next operation waits for each."""
     optimizer: float
     tokens_per_s: float
     """Real tokens, of all ranks."""
 
     @property
     def total(self) -> float:
-        return max(self.compute, self.gather) + self.optimizer
+        return max(self.compute + self.cut, self.gather) + self.optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ def learn_time(config: Config, model: Model, layout: Layout, batch: Batch) -> Le
     """Operations: two a weight and token forward, four backward (two where only adapters are trained), two more where
     blocks are recomputed or a reference is asked; attention on top."""
     forward = 2.0 * model.worked + 4.0 * model.layers * model.heads * model.head_size * batch.attended
+    forward /= layout.tp
     head = 2.0 * model.head * config.plan.sampled
     passes = (2.0 if model.adapter else 3.0) + (1.0 if config.learner.kl else 0.0)
     # logits are computed again in the backward pass in any case
@@ -84,19 +87,32 @@ def learn_time(config: Config, model: Model, layout: Layout, batch: Batch) -> Le
     rate = card.flops(config.model.dtype) * config.plan.mfu
     compute = work * batch.busiest / rate
     gather = _gather(config, model, layout, batch, size)
-    touched = 20 * model.trained / layout.ranks  # weights, gradients and moments, read and written
+    cut = _cut(config, model, layout, batch, size)
+    held = (model.trained + (layout.tp - 1) * model.embedding) / layout.ranks
+    touched = 20 * held  # weights, gradients and moments, read and written
     optimizer = batch.minibatches * touched / (card.bandwidth * config.plan.bandwidth)
-    total = max(compute, gather) + optimizer
-    return LearnTime(compute, gather, optimizer, batch.tokens / total)
+    total = max(compute + cut, gather) + optimizer
+    return LearnTime(compute, gather, cut, optimizer, batch.tokens / total)
 
 
 def _gather(config: Config, model: Model, layout: Layout, batch: Batch, size: int) -> float:
     """Each pass gathers all weights twice (forward, backward) and scatters the gradients once, in fp32."""
-    if layout.ranks == 1:
+    if layout.groups == 1:
         return 0.0
-    moved = 2 * size * model.parameters + 4 * model.trained
-    away = (layout.ranks - 1) / layout.ranks
+    whole = (layout.tp - 1) * model.embedding  # which is sharded, and not cut
+    moved = (2 * size * (model.parameters + whole) + 4 * (model.trained + whole)) / layout.tp
+    away = (layout.groups - 1) / layout.groups
     return batch.micro_batches * moved * away / (layout.link(layout.ranks) * config.plan.link)
+
+
+def _cut(config: Config, model: Model, layout: Layout, batch: Batch, size: int) -> float:
+    """Of each block, two sums of hidden states forward and, for each matrix that reads them, one backward (queries,
+    keys, values, the MLP's two); each takes a ring of the group's ranks."""
+    if layout.tp == 1:
+        return 0.0
+    sums = 2 * (1 + config.learner.recompute + bool(config.learner.kl)) + 5
+    moved = 2 * (layout.tp - 1) / layout.tp * size * model.hidden * model.layers * sums * batch.busiest
+    return moved / (layout.link(layout.tp) * config.plan.link)
 
 
 def play_time(config: Config, model: Model, layout: Layout, batch: Batch, memory: EngineMemory) -> PlayTime:

@@ -27,8 +27,10 @@ from agentgym.trainers.ranks.followers import (
     compare,
     rank_device,
 )
+from agentgym.trainers.ranks.pieces import mine
 from agentgym.trainers.ranks.sharding import copy_shards, fill, shard
 from agentgym.trainers.ranks.team import Rendezvous, Team, join, keep_store
+from agentgym.trainers.ranks.tensor_parallel import check_cut, clip, parts_of_gradient, settle
 from agentgym.types import Floats
 
 
@@ -68,6 +70,8 @@ class ShardedLearner(Learner):
     """One rank's part. `model` comes on the meta device; `source` is rank 0's own, whole."""
 
     source: Any = None
+    summed: frozenset[str] = frozenset()
+    """Weights of which each rank of tensor parallelism has a part of the gradient."""
 
     def _place(self) -> None:
         self.policy = self._sharded(self.model)
@@ -77,8 +81,23 @@ class ShardedLearner(Learner):
     def _sharded(self, model: Any, *, trained: bool = True) -> Policy:
         compute = None if self.build.dtype == "float32" else getattr(torch, self.build.dtype)
         policy = Policy(model, compute)
-        shard(policy, self.team, trained=trained)
+        self.summed = shard(policy, self.team, trained=trained)
         return policy
+
+    def _settle(self) -> None:
+        if self.team.tp > 1:
+            settle(self.model.named_parameters(), self.summed, self.team)
+
+    def _gradient(self) -> torch.Tensor:
+        if self.team.tp == 1:
+            return Learner._gradient(self)
+        parts = parts_of_gradient(self.model.parameters(), self.team)
+        return torch.cat([part.flatten() for part in parts])
+
+    def _clip(self) -> float:
+        if self.team.tp == 1:
+            return Learner._clip(self)
+        return clip(list(self.model.parameters()), self.options.grad_clip, self.team)
 
     def _hold(self) -> None:
         model = skeleton(type(self.model), self.model.config, self.build)
@@ -93,13 +112,10 @@ class ShardedLearner(Learner):
 
     def _take(self, given: Mapping[str, torch.Tensor]) -> None:
         """Set weights by name, from whole ones that every rank has."""
-        from torch.distributed.tensor import distribute_tensor
-
         named: dict[str, Any] = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, whole in given.items():
-                like = named[name]
-                like.copy_(distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None))
+                named[name].to_local().copy_(mine(whole, named[name]))
 
     def _gather(self, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
         return self.team.gather(dict(self.model.named_parameters()), dtype)
@@ -120,6 +136,7 @@ class ShardedLearner(Learner):
             "learner options": self.options,
             "how the model is run": self.build,
             "ranks": self.team.size,
+            "tensor parallelism": self.team.tp,
         }
 
 
@@ -182,6 +199,7 @@ def make_ranked(
     options: LearnerOptions,
     *,
     ranks: int,
+    tensor_parallel: int = 1,
     device: str = "cpu",
     build: Build | None = None,
     threads: int = 1,
@@ -191,26 +209,29 @@ def make_ranked(
 ) -> RankedLearner:
     """Shard `model`, which this process has whole, over `ranks` ranks, of which it is the first.
 
+    Each `tensor_parallel` of them, by which `ranks` has to be divisible, share the matrices of every block.
     `starter` begins the others somewhere; without one they are processes of this machine.
     """
     starter = starter or Processes()
     members: list[Follower] = []
     followers = Followers(members, timeout, starter.last_words)
     try:
-        mine = starter.seat(device)
+        seat = starter.seat(device)
+        if tensor_parallel > 1:
+            check_cut(model, build or Build(), ranks, tensor_parallel)
         decided = prepare(model, build or Build())
         serve: Serve = Blueprint(
             type(model), model.config, options, decided, device, threads, preload, apart=starter.apart
         )
         store = keep_store(ranks, starter.host, timeout)
-        backend = "cpu:gloo,cuda:nccl" if mine.type == "cuda" else "gloo"
-        rendezvous = Rendezvous(starter.host, store.port, ranks, backend, timeout)
+        backend = "cpu:gloo,cuda:nccl" if seat.type == "cuda" else "gloo"
+        rendezvous = Rendezvous(starter.host, store.port, ranks, backend, timeout, tensor_parallel)
         members += [starter.start(serve, rank, rendezvous) for rank in range(1, ranks)]
         for member in members:
             member.arrive()
-        team = join(rendezvous, 0, mine, store)
+        team = join(rendezvous, 0, seat, store)
         part = skeleton(type(model), model.config, decided)
-        learner = RankedLearner(part, options, mine, decided, team, source=model, followers=followers, starter=starter)
+        learner = RankedLearner(part, options, seat, decided, team, source=model, followers=followers, starter=starter)
         learner.check()
     except BaseException as e:
         try:

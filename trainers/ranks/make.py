@@ -47,6 +47,7 @@ def make_learner(
         model,
         options,
         ranks=learner.ranks,
+        tensor_parallel=learner.tensor_parallel,
         device=device,
         build=build,
         threads=learner.threads,

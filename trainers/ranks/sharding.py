@@ -9,14 +9,20 @@ import torch
 from torch import nn
 
 from agentgym.trainers.policy import Policy, blocks_of
+from agentgym.trainers.ranks.pieces import own
 from agentgym.trainers.ranks.team import Team
+from agentgym.trainers.ranks.tensor_parallel import cut
 
 
-def shard(policy: Policy, team: Team, *, trained: bool = True) -> None:
-    """Shard a policy whose model is on the meta device. What is in its shards is then to be filled in."""
+def shard(policy: Policy, team: Team, *, trained: bool = True) -> frozenset[str]:
+    """Shard a policy whose model is on the meta device. What is in its shards is then to be filled in.
+
+    Returns the names of weights whose gradient is to be summed over the ranks of tensor parallelism.
+    """
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     shared = _shared(policy)
+    summed: frozenset[str] = cut(policy.model, team) if team.tp > 1 else frozenset()
     # fp32 is what is kept and summed, whatever is computed in
     mixed = MixedPrecisionPolicy(param_dtype=policy.compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks_of(policy.model):
@@ -30,6 +36,7 @@ def shard(policy: Policy, team: Team, *, trained: bool = True) -> None:
     policy.to_empty(device=team.device)
     _tie(shared)
     policy.compute = None  # FSDP casts
+    return summed
 
 
 @torch.no_grad()
@@ -67,9 +74,3 @@ def copy_shards(source: nn.Module, into: nn.Module) -> None:
     """Between models that are sharded alike."""
     for (_, given), (_, taken) in zip(_tensors(source), _tensors(into), strict=True):
         own(taken).copy_(own(given))
-
-
-def own(tensor: Any) -> torch.Tensor:
-    """This rank's part of a tensor."""
-    local: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local

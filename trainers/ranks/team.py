@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from agentgym.trainers.ranks.pieces import assembled, mine, padded
+
 BUCKET_BYTES = 64 << 20
 """Of each rank's shards that are gathered at once."""
 
@@ -23,16 +25,28 @@ class Rendezvous:
     backend: str
     timeout: float
     """Seconds that a rank waits for the others."""
+    tp: int = 1
+    """Ranks that each block's matrices are cut over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """`size` ranks, this one being number `rank`; `mesh` is what weights are sharded over, None where it is alone."""
+    """`size` ranks, this one being number `rank`; `mesh` is what weights are sharded over, None where it is alone.
+
+    With tensor parallelism each `tp` ranks that follow each other are a group, `tp_mesh`: they compute the same rows.
+    """
 
     rank: int = 0
     size: int = 1
     mesh: Any = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    tp: int = 1
+    tp_mesh: Any = None
+
+    @property
+    def groups(self) -> int:
+        """Ranks or groups of ranks with rows of their own."""
+        return self.size // self.tp
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sums over the ranks, in float64."""
@@ -64,6 +78,10 @@ class Team:
         whole = torch.empty(like.shape, dtype=like.dtype, device=self.device)
         if full is not None:
             whole.copy_(full)
+        if self.tp > 1:  # rank 0 is in one row and one column of the mesh only: all get the whole, and take their part
+            torch.distributed.broadcast(whole, src=0)
+            like.to_local().copy_(mine(whole, like))
+            return
         like.to_local().copy_(distribute_tensor(whole, like.device_mesh, like.placements).to_local())
 
     def gather(self, shards: Mapping[str, Any], dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
@@ -75,14 +93,14 @@ class Team:
 
         found: dict[str, torch.Tensor] = {}
         with torch.no_grad():
-            local = {name: _flat(shard, self.size, dtype) for name, shard in shards.items()}
+            local = {name: padded(shard).to(dtype or shard.dtype) for name, shard in shards.items()}
             for bucket in buckets_of(local, BUCKET_BYTES):
                 pieces = self._collect(torch.cat([local[name] for name in bucket.names]))
                 at = 0
                 for name in bucket.names if self.rank == 0 else ():
-                    shard, size = shards[name], local[name].numel()
-                    whole = torch.cat([piece[at : at + size] for piece in pieces])
-                    found[name] = whole[: shard.numel()].view(shard.shape).clone()
+                    size = local[name].numel()
+                    parts = [given[at : at + size] for given in pieces]
+                    found[name] = assembled(parts, shards[name], self.tp)
                     at += size
         return found
 
@@ -98,15 +116,6 @@ class Team:
             torch.distributed.destroy_process_group()
 
 
-def _flat(shard: Any, size: int, dtype: torch.dtype | None) -> torch.Tensor:
-    """A shard along the first dimension, as long as the longest of any rank."""
-    local = shard.to_local()
-    each = -(-shard.shape[0] // size)
-    flat = torch.zeros(each * (shard.numel() // shard.shape[0]), dtype=dtype or local.dtype, device=local.device)
-    flat[: local.numel()] = local.reshape(-1)
-    return flat
-
-
 def join(rendezvous: Rendezvous, rank: int, device: torch.device, store: Any = None) -> Team:
     """Become rank `rank` of a team; returns when all have come. Rank 0 brings the store that it keeps."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -118,7 +127,11 @@ def join(rendezvous: Rendezvous, rank: int, device: torch.device, store: Any = N
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(rendezvous.backend, store=store, rank=rank, world_size=rendezvous.size, timeout=patience)
-    return Team(rank, rendezvous.size, init_device_mesh(device.type, (rendezvous.size,)), device)
+    size, tp = rendezvous.size, rendezvous.tp
+    if tp == 1:
+        return Team(rank, size, init_device_mesh(device.type, (size,)), device)
+    mesh = init_device_mesh(device.type, (size // tp, tp), mesh_dim_names=("fsdp", "tp"))
+    return Team(rank, size, mesh["fsdp"], device, tp, mesh["tp"])
 
 
 def keep_store(size: int, host: str, timeout: float) -> Any:

@@ -21,6 +21,7 @@ from agentgym.trainers.plan.layout import lay_out
 from agentgym.trainers.plan.model import Model, count
 from agentgym.trainers.plan.remedies import remedies
 from agentgym.trainers.plan.resolve import Plan, make_plan
+from agentgym.trainers.plan.rows import sections
 from agentgym.trainers.plan.show import figures, verdict
 from agentgym.trainers.plan.split import best_split, splits
 
@@ -171,6 +172,27 @@ def test_sharding_between_machines_is_slower_than_within_one() -> None:
     within, between = plan_of(**{"learner.ranks": 8}), plan_of(**{"learner.ranks": 16})
     each = [plan.learn.gather / plan.batch.micro_batches for plan in (within, between)]
     assert each[1] > 5 * each[0]
+
+
+def test_ranks_that_share_every_matrix_halve_the_work_of_a_row_and_wait_for_each_other() -> None:
+    given = {"learner.ranks": 8, "learner.tokens_per_microbatch": 65536, "learner.recompute": False}
+    apart, shared = plan_of(**given), plan_of(**given, **{"learner.tensor_parallel": 2})
+    assert shared.layout.groups == 4
+    # embedding and head, which are not cut, are on twice as many numbers a rank
+    more = shared.learner.weights - apart.learner.weights
+    assert more == pytest.approx(4 * apart.model.embedding / 8, rel=1e-6)
+    assert 0.5 < shared.learner.activations / apart.learner.activations < 0.8  # hidden states are whole on each
+    assert apart.learn.cut == 0 < shared.learn.cut
+    busiest = shared.batch.busiest / apart.batch.busiest
+    assert 0.5 * busiest * apart.learn.compute < shared.learn.compute < 0.6 * busiest * apart.learn.compute
+    assert "4 (FSDP) by 2 (tensor parallel)" in sections(shared, None)["place"]["learner"]
+
+
+def test_a_model_that_cannot_be_cut_is_refused_here_too() -> None:
+    with pytest.raises(ConfigError, match=r"learner\.tensor_parallel = 16 does not divide the 8 key/value heads"):
+        plan_of(**{"learner.tensor_parallel": 16})
+    with pytest.raises(ConfigError, match=r"learner\.tensor_parallel: transformers' plan of Qwen3MoeForCausalLM"):
+        plan_of(**{"model.path": "Qwen/Qwen3-30B-A3B", "learner.tensor_parallel": 2})
 
 
 def test_one_side_waits_where_nothing_may_be_stale() -> None:
