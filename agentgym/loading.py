@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +49,7 @@ def load_object(reference: str, what: str = "object") -> Any:
     where, colon, name = reference.rpartition(":")
     if not colon or not name or not where:
         raise ConfigError(f"{what} {reference!r}: expected path.py:name")
-    module = _file(where, what) if where.endswith(".py") else _module(where, reference, what)
+    module = _place(where, reference, what)
     try:
         return getattr(module, name)
     except AttributeError:
@@ -59,17 +59,27 @@ def load_object(reference: str, what: str = "object") -> Any:
         raise ConfigError(f"{what} {reference!r}: there is no {name!r} in {where}{nearest}") from None
 
 
-def load_several(references: str, what: str = "tools") -> list[Any]:
-    """`path.py:a,b` -> two objects; a name without a file, such as `calculator`, stays a name."""
+def load_several(references: str, what: str = "tools", known: Collection[str] = ()) -> list[Any]:
+    """`path.py:a,b` -> two objects; a name without a file, such as `calculator`, stays a name. So does one of `known`
+    after a file that has nothing of that name: `path.py:a,calculator`."""
     found: list[Any] = []
     where = ""
     for item in filter(None, (part.strip() for part in references.split(","))):
         before, colon, name = item.rpartition(":")
         where = before or where
-        found.append(load_object(f"{where}:{name}", what) if colon or where else item)
+        named = not colon and (not where or (name in known and not _has(where, name, what)))
+        found.append(name if named else load_object(f"{where}:{name}", what))
     if not found:
         raise ConfigError(f"{what} {references!r}: expected path.py:a,b")
     return found
+
+
+def _has(where: str, name: str, what: str) -> bool:
+    return hasattr(_place(where, f"{where}:{name}", what), name)
+
+
+def _place(where: str, reference: str, what: str) -> ModuleType:
+    return _file(where, what) if where.endswith(".py") else _module(where, reference, what)
 
 
 def module_name(path: str | Path) -> str:

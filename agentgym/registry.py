@@ -21,6 +21,7 @@ from agentgym.loading import is_reference, load_object, load_several, users_code
 from agentgym.protocols import Env
 
 TOOL_ENV = "agentgym.envs.tool_env:ToolEnv"
+BUILT_IN_TOOLS = "agentgym.tools.toolset:BUILT_IN"
 BUILT_IN: dict[str, str] = {
     "agentgym/Store-v0": "agentgym.envs.store:StoreEnv",
     "agentgym/GSM8KTool-v0": "agentgym.envs.gsm8k_tool:GSM8KToolEnv",
@@ -168,7 +169,7 @@ def make_env(
     if reward:
         kwargs["reward"] = load_object(reward, "reward")
     if tools:
-        kwargs["tools"] = load_several(tools, "tools")
+        kwargs["tools"] = load_several(tools, "tools", load_object(BUILT_IN_TOOLS, "tools"))
     if not env_id:
         if "data" not in kwargs and "tasks" not in kwargs:
             raise ConfigError("no env: give an id, path.py:name, or at least data (a JSONL file) and a reward")

@@ -259,6 +259,10 @@ def test_a_file_that_fails_says_where(tmp_path: Path, source: str, error: type[E
 def test_several(shop: str) -> None:
     assert [getattr(t, "name", t) for t in load_several(f"{shop}:price,name_it")] == ["price", "name_it"]
     assert load_several("calculator") == ["calculator"]
+    mine, *others = load_several(f"{shop}:price,calculator,think", known=("calculator", "think"))
+    assert (mine.name, others) == ("price", ["calculator", "think"])
+    with pytest.raises(ConfigError, match="there is no 'calculator' in"):
+        load_several(f"{shop}:price,{shop}:calculator", known=("calculator",))
     with pytest.raises(ConfigError, match=r"expected path\.py:a,b"):
         load_several(" , ")
 

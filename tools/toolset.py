@@ -21,7 +21,7 @@ from agentgym.tools.output import MAX_OUTPUT, cut, written
 from agentgym.tools.signals import StopEpisode, ToolFailed
 from agentgym.types import ToolCall
 
-_BUILT_IN = {
+BUILT_IN = {
     "calculator": "agentgym.tools.calculator:calculator",
     "python": "agentgym.tools.python:python",
     "shell": "agentgym.tools.shell:shell",
@@ -223,11 +223,11 @@ def _each(tools: Iterable[Any]) -> Iterator[Any]:
 def resolve_tool(given: Any) -> Tool:
     """A tool as it is, a typed function made into one, or a built-in one by name; raises `ToolError`."""
     if isinstance(given, str):
-        target = _BUILT_IN.get(given)
+        target = BUILT_IN.get(given)
         if target is None:
-            close = difflib.get_close_matches(given, _BUILT_IN, n=1)
+            close = difflib.get_close_matches(given, BUILT_IN, n=1)
             nearest = f"; did you mean {close[0]!r}?" if close else ""
-            raise ToolError(f"no built-in tool {given!r}{nearest} (built in: {', '.join(_BUILT_IN)})")
+            raise ToolError(f"no built-in tool {given!r}{nearest} (built in: {', '.join(BUILT_IN)})")
         module, _, name = target.partition(":")
         built_in: Tool = getattr(import_module(module), name)
         return built_in

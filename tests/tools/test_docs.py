@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentgym.tools import FunctionTool
-from agentgym.tools.toolset import _BUILT_IN, ToolSet
+from agentgym.tools.toolset import BUILT_IN, ToolSet
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "tools.md").read_text()
@@ -27,8 +27,8 @@ def test_the_code_runs() -> None:
 def test_the_built_in_tools_are_named() -> None:
     section = PAGE.partition("\n## Built in\n")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in section.splitlines() if "|" in line)))
-    assert set(_BUILT_IN) <= named
-    assert all(isinstance(one, FunctionTool) for one in ToolSet(_BUILT_IN))
+    assert set(BUILT_IN) <= named
+    assert all(isinstance(one, FunctionTool) for one in ToolSet(BUILT_IN))
 
 
 def test_the_options_are_named() -> None:
