@@ -24,7 +24,7 @@ from agentgym.trainers.models import load_model
 from agentgym.trainers.policy import Build
 from agentgym.trainers.ranks.followers import RankError, RankLost, compare
 from agentgym.trainers.ranks.learner import RankedLearner, make_ranked
-from tests.trainers.rows import rows, tiny
+from tests.trainers.rows import rows, tiny, tiny_moe
 
 OPTIONS = LearnerOptions(lr=1e-3, optimizer="muon", minibatches=2, tokens_per_microbatch=128, kl=0.1)
 
@@ -142,6 +142,24 @@ def _seen(learner: Learner) -> list[dict[str, torch.Tensor]]:
 
     learner.optimizers[0].step = watched  # type: ignore[method-assign, assignment]
     return seen
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_experts_on_two_ranks(tmp_path: Path, optimizer: Any) -> None:
+    options = LearnerOptions(lr=1e-3, optimizer=optimizer, minibatches=2, tokens_per_microbatch=128)
+    one = Learner(tiny_moe(), options)
+    with ranked(model=tiny_moe(), options=options) as two:
+        ours, theirs = steps(one, 0, 3), steps(two, 0, 3)
+        assert apart(one, two) < 1e-5
+        assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-5)
+        folder = saved(two, tmp_path / "two")
+        back = Learner(type(tiny_moe()).from_pretrained(folder), options)
+        back.load_state(folder)
+        steps(two, 3, 4)
+        steps(back, 3, 4)
+        assert apart(back, two) < 1e-5
 
 
 @pytest.mark.slow
