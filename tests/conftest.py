@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 DEAR = {
     ("trainers/test_session.py", "run"): "a run",
@@ -17,6 +18,9 @@ DEAR = {
 }
 """By file and fixture (any where it is empty): what takes seconds to be made."""
 HERE = Path(__file__).parent
+
+settings.register_profile("any machine", deadline=None)  # a busy one is slow, and that is no finding
+settings.load_profile("any machine")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

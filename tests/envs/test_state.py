@@ -39,7 +39,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), played=moves, left=moves, drawn=st.booleans())
 def test_the_same_messages_from_a_restored_state_go_alike(
     seed: int, played: list[Message], left: list[Message], drawn: bool

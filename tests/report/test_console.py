@@ -139,7 +139,7 @@ def test_live_frame_of_an_unscored_episode() -> None:
 
 
 @given(st.integers(10, 200), st.integers(2, 60), st.dictionaries(st.integers(1, 300), st.floats(-5, 5), max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_live_frame_fits_every_terminal(width: int, height: int, rewards: dict[int, float]) -> None:
     progress = trained(Clock(), dict(sorted(rewards.items())))
     lines = frame(progress, width, height, episode())

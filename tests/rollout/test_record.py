@@ -121,7 +121,7 @@ def plain(value: Any) -> Any:
 
 
 @given(TRAJECTORIES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_round_trip_is_exact(trajectory: Trajectory) -> None:
     assert plain(from_row(json.loads(to_line(to_row(trajectory))))) == plain(trajectory)
 

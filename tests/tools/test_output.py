@@ -179,7 +179,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(JSON.filter(lambda value: not isinstance(value, str)))
 def test_json_comes_back_as_it_was(value: Any) -> None:
     text = written(value, "t", 1 << 30)

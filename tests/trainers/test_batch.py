@@ -55,7 +55,7 @@ def row_of(length: int, first: int = 0) -> Row:
     return Row(np.arange(first, first + length, dtype=np.int32), zeros + 1, zeros, zeros, np.zeros(length, np.int32))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))
 def test_micro_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     rows = [row_of(n) for n in lengths]
@@ -64,7 +64,7 @@ def test_micro_batches_hold_every_row_once_within_the_budget(lengths: list[int],
     assert all(len(b) == 1 or max(len(r.ids) for r in b) * len(b) <= budget for b in batches)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 30), st.integers(1, 5), st.integers(0, 3))
 def test_minibatches_hold_every_row_once(count: int, parts: int, seed: int) -> None:
     rows = [row_of(2) for _ in range(count)]

@@ -26,7 +26,7 @@ def tensors(value: float) -> dict[str, torch.Tensor]:
     return {"a.weight": torch.full((3, 2), float(value)), "b.weight": torch.full((4,), float(value))}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 40), max_size=12), st.integers(4, 100))
 def test_buckets_hold_everything_once_in_order_and_within_the_limit(sizes: list[int], limit: int) -> None:
     named = {f"t{i}": torch.zeros(size) for i, size in enumerate(sizes)}

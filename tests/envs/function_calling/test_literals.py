@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentgym.envs.function_calling.literals import read_literal
@@ -49,7 +49,6 @@ def test_literals(text: str, kind: str, value: Any) -> None:
     assert type(read) is type(value)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="[](){}'\",:; newArayListof123.L\\", max_size=60))
 def test_no_text_raises(text: str) -> None:
     for kind in ("integer", "number", "boolean", "array", "object", "string", "any"):

@@ -196,7 +196,7 @@ def problems(draw: st.DrawFn) -> tuple[Function, list[Any]]:
     return function, [{"f.g": values}]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems())
 def test_calls_made_from_an_answer_are_right(problem: tuple[Function, list[Any]]) -> None:
     function, answer = problem
@@ -204,7 +204,7 @@ def test_calls_made_from_an_answer_are_right(problem: tuple[Function, list[Any]]
     assert mismatch(right_calls(checked, [function]), checked, [function]) == ""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems(), st.data())
 def test_a_changed_call_is_wrong(problem: tuple[Function, list[Any]], data: st.DataObject) -> None:
     function, answer = problem

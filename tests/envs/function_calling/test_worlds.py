@@ -55,7 +55,7 @@ def arguments_of(draw: st.DrawFn, function: Function) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_call_is_answered_with_json(name: str, bfcl: Path, data: st.DataObject) -> None:
     functions = functions_of(name, bfcl)

@@ -241,7 +241,7 @@ def test_what_was_cut_short_agrees_with_nobody() -> None:
     assert Agreement()(Task("t", "?"), [trajectory(say("3")), cut, asking]) == [pytest.approx(1 / 3), 0, 0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(max_size=100))
 def test_any_text_is_read(text: str) -> None:
     read_facts(text)
@@ -269,7 +269,7 @@ def test_the_stores_own_play() -> None:
             assert check_consistency(bad).value == 0.0, "one more is a number that nobody has shown"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(-(10**9), 10**9))
 def test_a_number_is_found_in_each_of_its_writings(n: int) -> None:
     for text in (f"{n}", f"{n:,}", f"{n}.00", f"${n}" if n >= 0 else f"-${-n}", f"so x={n}."):

@@ -141,13 +141,13 @@ def test_latex_cases_crash_nothing(every: int) -> None:
 
 
 @given(st.text(max_size=200), st.sampled_from(["auto", "strict", "bare"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_text_crashes_it(text: str, mode: Any) -> None:
     assert verify_math("42", text, extract=mode) is not Outcome.error
 
 
 @given(st.text("\\{}$[]()^_+-*/=<>,.0123456789xifracsqrtboxed \n", max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_formula_crashes_it(text: str) -> None:
     assert verify_math("\\sqrt{2}", text, extract="auto") is not Outcome.error
 

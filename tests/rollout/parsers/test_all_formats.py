@@ -41,7 +41,7 @@ def check_text(name: str, text: str, thinking_open: bool = False) -> None:
 
 
 @given(st.sampled_from(known_formats()), NOISE, st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_text_raises(name: str, text: str, thinking_open: bool) -> None:
     check_text(name, text, thinking_open)
 
@@ -49,7 +49,7 @@ def test_no_text_raises(name: str, text: str, thinking_open: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @given(st.sampled_from(known_formats()), NOISE, st.booleans())
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=20_000)
 def test_no_text_of_many_raises(name: str, text: str, thinking_open: bool) -> None:
     """Each text and nine cuts of it: 200,000 in all."""
     for i in range(10):
@@ -112,7 +112,7 @@ def check_round_trip(
     st.none() | WORDS,
     st.lists(st.tuples(NAMES, arguments_of(ANY_TEXT, st.text(max_size=8))), max_size=3),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_parse_inverts_format(name: str, content: str, reasoning: str | None, calls: list[Any]) -> None:
     check_round_trip(name, content, reasoning, calls, tools=False)
 
@@ -129,7 +129,7 @@ def test_parse_inverts_format(name: str, content: str, reasoning: str | None, ca
         unique_by=lambda call: call[0],
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_parse_inverts_format_where_values_are_bare(
     name: str, content: str, reasoning: str | None, calls: list[Any]
 ) -> None:

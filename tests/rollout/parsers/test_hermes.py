@@ -149,7 +149,7 @@ NOISE = st.lists(st.one_of(st.sampled_from(TAGS), st.text(max_size=5)), max_size
 @example('<tool_call>{"name":' * 3, False)
 @example('<tool_call>{"name": "f", "arguments": ' + "[" * 5000, False)
 @example('<tool_call>{"name": "f", "arguments": ' + "9" * 5000 + "}</tool_call>", False)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_text_raises_and_no_call_is_lost(text: str, thinking_open: bool) -> None:
     parsed = HermesParser(thinking_open).parse(text)
     assert [call.id for call in parsed.calls] == [f"call_{i}" for i in range(len(parsed.calls))]
@@ -177,7 +177,7 @@ EDITS = st.lists(st.tuples(st.integers(0, len(ONE)), st.integers(0, 3), PIECES |
 
 
 @given(EDITS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_short_way_reads_as_the_long_one(edits: list[tuple[int, int, str]]) -> None:
     text = ONE
     for at, removed, piece in edits:
@@ -186,7 +186,7 @@ def test_the_short_way_reads_as_the_long_one(edits: list[tuple[int, int, str]]) 
 
 
 @given(WORDS, st.none() | WORDS, CALLS, st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_parse_inverts_format(
     content: str, reasoning: str | None, calls: list[tuple[str, dict[str, object]]], thinking_open: bool
 ) -> None:

@@ -80,7 +80,7 @@ def test_a_conversation_that_goes_on_has_the_tokens_of_our_own_agent(
 ) -> None:
     renderer = request.getfixturevalue(template)
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
     @drawn(st.lists(replies, max_size=4), texts)
     def check(said: list[Any], last: str) -> None:
         own = given.play(None, given.policy(renderer, *said, last.strip() or "7"), renderer)

@@ -159,7 +159,7 @@ def test_open_slots_give_what_the_template_gives(renderer_of: Callable[..., Chat
         )
     )
     @example("a\ufdd0b")
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     def check(content: str) -> None:
         result = Message("tool", content, tool_call_id="call_0", name="qzprobe")
         text = renderer.tokenizer.decode(renderer.extend([USER, LOOK], end, [result]).ids)

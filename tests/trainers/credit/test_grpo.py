@@ -40,7 +40,7 @@ def test_unscored_neither_count_nor_get_credit() -> None:
     assert [float(c[0][0]) for c in grpo(group_of([1.0, None], [1, 1]))] == [0.0, 0.0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), min_size=2, max_size=8))
 def test_mean_zero_and_independent_of_turns(shape: list[tuple[int, int]]) -> None:
     rewards = [r / 4 for r, _ in shape]

@@ -26,7 +26,7 @@ ALL: dict[str, Callable[..., list[list[list[Floats]]]]] = {
     "gigpo, conversation": each(partial(gigpo, anchor="conversation", discount=0.9)),
     "progress, potential": each(partial(progress, shaping="potential", discount=0.5)),
 }
-QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no defect
+QUIET = settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no defect
 SMALL = st.floats(-5, 5, width=32)
 
 
