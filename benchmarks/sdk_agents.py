@@ -66,8 +66,9 @@ def run(program: str, seed: int, overrides: Sequence[str], folder: Path) -> dict
     line = [sys.executable, "-m", "agentgym", "train", "store", f"--run.seed={seed}", f"--run.dir={folder}"]
     if program != OWN:
         line += ["--agent", f"{__file__}:{program}"]
-    if code := subprocess.run([*line, "--run.live=off", *overrides]).returncode:
-        sys.exit(code)  # the run has said why
+    if not (folder / "summary.json").is_file():
+        if code := subprocess.run([*line, "--run.live=off", *overrides]).returncode:
+            sys.exit(code)  # the run has said why
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--programs", default=",".join(PROGRAMS))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--keep", type=Path, help="leave the run folders here")
+    parser.add_argument("--keep", type=Path, help="leave the run folders here, and go on with what is there")
     args, overrides = parser.parse_known_args()
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
