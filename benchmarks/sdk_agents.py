@@ -66,9 +66,9 @@ def run(program: str, seed: int, overrides: Sequence[str], folder: Path) -> dict
     line = [sys.executable, "-m", "agentgym", "train", "store", f"--run.seed={seed}", f"--run.dir={folder}"]
     if program != OWN:
         line += ["--agent", f"{__file__}:{program}"]
-    if not (folder / "summary.json").is_file():
-        if code := subprocess.run([*line, "--run.live=off", *overrides]).returncode:
-            sys.exit(code)  # the run has said why
+    played = (folder / "summary.json").is_file()
+    if not played and (code := subprocess.run([*line, "--run.live=off", *overrides]).returncode):
+        sys.exit(code)  # the run has said why
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 
