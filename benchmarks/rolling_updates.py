@@ -1,6 +1,6 @@
 """Does one of two SGLang servers serve at every moment of an update of their weights?
 
-    python benchmarks/rolling_updates.py --json FILE [--gb 0.3] [--rounds 5] [--fake]
+    python benchmarks/rolling_updates.py --json FILE [--gb 0.5] [--rounds 5] [--fake]
 
 Two servers on this machine's CPU run a Qwen3 of `--gb` 10^9 bytes; both are asked for one token, over and over, each by
 itself. A server serves as long as it answers: `silence_s` is the longest time in which neither has answered, the
@@ -150,7 +150,7 @@ async def run(options: Any, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--gb", type=float, default=0.3)
+    parser.add_argument("--gb", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fake", action="store_true")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Is a loss as good on stale tokens as on fresh ones?
 
-    python benchmarks/staleness_study.py --json FILE [--seeds 0,1,2] [--losses grpo,decoupled] [--staleness 0,4]
+    python benchmarks/staleness_study.py --json FILE [--seeds 0,1,2] [--losses grpo,decoupled] [--staleness 0,1,4]
                                          [--recipe store] [--keep DIR] [--trainer.steps=30 ...]
 
 For each seed one warm start, and from it a run for each loss and `rollout.max_staleness`: the same number of steps, and
@@ -147,7 +147,7 @@ def main() -> int:
     parser.add_argument("--recipe", default="store")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--losses", default="", help="such as grpo,decoupled; the recipe's own where none is named")
-    parser.add_argument("--staleness", default="0,4", help="the others are compared with the first")
+    parser.add_argument("--staleness", default="0,1,4", help="the others are compared with the first")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path, help="leave the run folders here, and go on with what is there")
     args, overrides = parser.parse_known_args()
