@@ -176,7 +176,7 @@ def _mask(length: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
 
 def register() -> str:
     """Make the function known to transformers; returns the name to set as a model's attention implementation."""
-    if NAME not in ALL_ATTENTION_FUNCTIONS.valid_keys():
+    if NAME not in ALL_ATTENTION_FUNCTIONS.valid_keys():  # it may be there untraced
         ALL_ATTENTION_FUNCTIONS.register(NAME, segments_attention)
     return NAME
 
@@ -184,5 +184,5 @@ def register() -> str:
 def leave_untraced() -> None:
     """For models that are compiled: attention is the kernel's work, and its loop over the stacks is another one in
     every micro-batch, which a compiled program would have to be made anew for."""
-    apart = torch.compiler.disable(segments_attention)  # type: ignore[no-untyped-call]
-    ALL_ATTENTION_FUNCTIONS.register(NAME, apart)
+    untraced = torch.compiler.disable(segments_attention)  # type: ignore[no-untyped-call]
+    ALL_ATTENTION_FUNCTIONS.register(NAME, untraced)
