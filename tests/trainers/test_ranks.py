@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing as mp
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +162,18 @@ def test_experts_on_two_ranks(tmp_path: Path, optimizer: Any) -> None:
         steps(two, 3, 4)
         steps(back, 3, 4)
         assert apart(back, two) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.timeout(600)
+def test_compiled_on_two_ranks() -> None:
+    options = dataclasses.replace(OPTIONS, kl=0.0)
+    one = Learner(tiny(), options)
+    with ranked(options=options, build=Build(compile=True)) as two:
+        ours, theirs = steps(one, 0, 2), steps(two, 0, 2)
+        assert apart(one, two) < 1e-5
+        assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-5)
 
 
 @pytest.mark.slow
