@@ -182,7 +182,15 @@ RATES = ("success", "before", "after", "CPU-seconds")
 PLAIN = ("what", "figure")
 SECTIONS = (
     Section("vs_trl", "A GRPO step against TRL", "python benchmarks/vs_trl.py", SIDES, vs_trl),
-    Section("vs_gyms", "A tool episode against other gyms", "python benchmarks/vs_gyms.py", SIDES, vs_gyms),
+    Section(
+        "vs_gyms",
+        "A tool episode against other gyms",
+        "python benchmarks/vs_gyms.py",
+        SIDES,
+        vs_gyms,
+        "Ours checks arguments and keeps the chat; GEM and skyrl-gym search the text for a tag. `skyrl-gym` is played\n"
+        "as SkyRL's generator does by default, by threads; `skyrl-gym-step-alone`, like GEM and verifiers, directly.",
+    ),
     Section("vs_sandboxes", "Python in a sandbox", "python benchmarks/vs_sandboxes.py", SIDES, vs_sandboxes),
     Section(
         "async_overlap",

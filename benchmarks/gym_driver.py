@@ -1,6 +1,6 @@
 """Plays one scripted tool episode over and over in one gym, and prints the steps and what they took, as JSON.
 
-gym_driver.py ours|skyrl-gym|skyrl-gym-in-threads|gem|verifiers|openenv EPISODES
+gym_driver.py ours|skyrl-gym|skyrl-gym-step-alone|gem|verifiers|openenv EPISODES
 
 Runs in a virtual environment of the gym's own, and imports nothing else. The episode is the same for all: four calls of
 a calculator, of one function that they share, and then the answer; every observation and the reward are checked. Each
@@ -72,7 +72,7 @@ def ours() -> Episode:
     return episode
 
 
-def skyrl_gym() -> Episode:
+def skyrl_gym_step_alone() -> Episode:
     import skyrl_gym as gym
     from omegaconf import DictConfig
     from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
@@ -128,14 +128,15 @@ def skyrl_gym() -> Episode:
     return episode
 
 
-def skyrl_gym_in_threads() -> Episode:
-    """The same as SkyRL's generator plays it: env calls go to a pool of threads, so that none can block its loop."""
+def skyrl_gym() -> Episode:
+    """The same as SkyRL's generator plays it by default (`max_env_workers = 32`): init and step go to a pool of
+    threads, so that none can block its loop."""
     import concurrent.futures
 
     import skyrl_gym as gym
     from omegaconf import DictConfig
 
-    skyrl_gym()  # registers it
+    skyrl_gym_step_alone()  # registers it
     config = DictConfig({"env_class": "calculated"})
     texts = [f"<calculator>{text}</calculator>" for text in EXPRESSIONS]
     loop = asyncio.new_event_loop()
@@ -287,7 +288,7 @@ def openenv() -> Episode:
 GYMS = {
     "ours": ours,
     "skyrl-gym": skyrl_gym,
-    "skyrl-gym-in-threads": skyrl_gym_in_threads,
+    "skyrl-gym-step-alone": skyrl_gym_step_alone,
     "gem": gem,
     "verifiers": verifiers,
     "openenv": openenv,

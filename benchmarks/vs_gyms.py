@@ -10,9 +10,10 @@ rounds is reported with its lowest and highest. What cannot be installed here is
 
 What the others do in a step is less: skyrl-gym and GEM find a tag in the text by a regular expression and check
 nothing. skyrl-gym has no reset, so that an env is made for each episode, as its generator does; that also sends every
-call to a pool of threads, so that none can block its loop: `skyrl-gym-in-threads` (ours waits where it has to, and
-blocks nothing). Of verifiers it is the step of its tool env alone, on calls that are parsed already. OpenEnv's env is
-behind a socket, as it is meant to be used; its server's CPU counts.
+call to a pool of threads, unless told otherwise, so that none can block its loop (ours waits where it has to, and
+blocks nothing): so is `skyrl-gym` played here. `skyrl-gym-step-alone` is the same env's step without them. Of
+verifiers it is the step of its tool env alone, on calls that are parsed already. OpenEnv's env is behind a socket, as
+it is meant to be used; its server's CPU counts.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from report import machine, spread, write
 DRIVER = Path(__file__).with_name("gym_driver.py")
 PACKAGES = {
     "skyrl-gym": "skyrl-gym==0.4.0",
-    "skyrl-gym-in-threads": "skyrl-gym==0.4.0",
+    "skyrl-gym-step-alone": "skyrl-gym==0.4.0",
     "gem": "gem-llm==0.1.0",
     "verifiers": "verifiers==0.3.1",
     "openenv": "openenv-core==0.3.0",
