@@ -4,8 +4,9 @@
         [--credits grpo,turn,gigpo,progress] [--keep DIR] [--trainer.steps=30 ...]
 
 For each seed a recipe's warm start is trained once and saved as a model folder; every credit then trains from that
-folder, on the same tasks in the same order and on as many trajectories. Two tasks: the store's questions that need
-two lookups, which the warm start has rarely seen (recipe `store`), and parcels (recipe `shipping`).
+folder, on the same tasks in the same order and on as many trajectories. Three tasks: `two_lookups`, the store as its
+recipe plays it for 100 steps, judged by the questions that need two lookups, which the warm start has rarely seen;
+`two_lookups_alone`, where RL plays no other questions; `shipping`, parcels (recipe `shipping`).
 
 Success is that of the sampled evaluation after the last step; none is picked. What is paid for progress (`turn`) or
 counts for credit only (`progress`) never decides on success. Said are, by task and credit: the mean over seeds with a
@@ -22,6 +23,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,23 @@ from agentgym.report.plain import PlainReporter
 from agentgym.report.terminal import mendable
 from agentgym.trainers.api import sft, train
 
-TASKS: dict[str, tuple[str, list[str]]] = {
-    "two_lookups": ("store", ['env.args={kinds=["two_lookups"]}']),
-    "shipping": ("shipping", []),
+
+@dataclass(frozen=True)
+class Studied:
+    """What is learned, and what of it is judged."""
+
+    recipe: str
+    changes: tuple[str, ...] = ()
+    """What RL changes in the recipe; the warm start is the recipe's own."""
+    kind: str | None = None
+    """The kind of task that success is counted of; else all."""
+
+
+TASKS = {
+    "two_lookups": Studied("store", ("trainer.steps=100", "eval.tasks=1200"), kind="two_lookups"),
+    "two_lookups_alone": Studied("store", ("trainer.steps=110", 'env.args={kinds=["two_lookups"]}')),
+    "shipping": Studied("shipping"),
 }
-"""By name: the recipe, and what RL changes in it; the warm start is the recipe's own."""
 CREDITS: dict[str, list[str]] = {
     "grpo": [],
     "rloo": ["trainer.credit=rloo"],
@@ -54,11 +68,11 @@ T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8
 
 def run(task: str, seed: int, credits: Sequence[str], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
     """The figures of each credit, from one warm start."""
-    recipe, changes = TASKS[task]
+    studied = TASKS[task]
     reporter = PlainReporter(sys.stdout)
 
     def config(name: str, *keys: str) -> Any:
-        return load_config(recipe, [*overrides, f"run.seed={seed}", f"run.dir={folder / name}", *keys])
+        return load_config(studied.recipe, [*keys, *overrides, f"run.seed={seed}", f"run.dir={folder / name}"])
 
     print(f"\n-- {task}, seed {seed}: warm start", flush=True)
     sft(config("warm"), reporter=reporter)
@@ -66,22 +80,33 @@ def run(task: str, seed: int, credits: Sequence[str], overrides: Sequence[str], 
     for credit in credits:
         print(f"\n-- {task}, seed {seed}: {credit}", flush=True)
         warm = [f"model.path={folder / 'warm' / 'model'}", "sft.steps=0"]
-        found[credit] = _figures(train(config(credit, *warm, *changes, *CREDITS[credit]), reporter=reporter))
+        keys = [*warm, *studied.changes, *CREDITS[credit]]
+        found[credit] = _figures(train(config(credit, *keys), reporter=reporter), studied.kind, folder / credit)
         rows = [json.loads(line) for line in (folder / credit / "metrics.jsonl").read_text().splitlines()]
-        found[credit]["curve"] = [row["success"] for row in rows if "eval" not in row]
+        success = f"success/{studied.kind}" if studied.kind else "success"
+        found[credit]["curve"] = [row.get(success) for row in rows if "eval" not in row]
     return found
 
 
-def _figures(summary: dict[str, Any]) -> dict[str, Any]:
-    after = summary["after"]
-    seen = wilson(after["sampled"], after["n"])
+def _figures(summary: dict[str, Any], kind: str | None, folder: Path) -> dict[str, Any]:
+    before, after = summary["before"], summary["after"]
+    sampled = after["by_kind"][kind] if kind else after["sampled"]
+    tasks = _tasks(folder, kind) if kind else after["n"]
+    seen = wilson(sampled, tasks)
     return {
-        "before": summary["before"]["sampled"],
-        "after": after["sampled"],
+        "before": before["by_kind"][kind] if kind else before["sampled"],
+        "after": sampled,
         "interval": [seen.low, seen.high],
-        "greedy": after.get("greedy"),
+        "greedy": after["greedy_by_kind"][kind] if kind else after["greedy"],
+        "tasks": tasks,
         **{name: summary[name] for name in ("steps", "trajectories", "rl_cpu_s", "unscored")},
     }
+
+
+def _tasks(folder: Path, kind: str) -> int:
+    """How many tasks of a kind were held out."""
+    played = map(json.loads, (folder / "trajectories" / "eval-after.jsonl").read_text().splitlines())
+    return len({episode["task_id"] for episode in played if episode["kind"] == kind})
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -155,7 +180,11 @@ def main() -> None:
         Console().print(_table(task, runs, report[task]))
         best = max(report[task], key=lambda credit: report[task][credit]["after"]["mean"])
         print(f"best on {task}: {best}, {report[task][best]['after']['mean']:.3f} sampled")
-    settings = {"tasks": TASKS, "credits": {name: CREDITS[name] for name in credits}, "overrides": overrides}
+    chosen = {
+        "tasks": {task: asdict(TASKS[task]) for task in tasks},
+        "credits": {name: CREDITS[name] for name in credits},
+    }
+    settings = {**chosen, "overrides": overrides}
     versioned = versions("torch", "transformers")
     write(args.json, {**report, "seeds": found, "settings": settings, "versions": versioned, "machine": machine()})
 
