@@ -61,6 +61,12 @@ def vs_trl(d: Report) -> Iterable[Row]:
     yield "trajectories per CPU-second", between(spread["ours"]), between(spread["trl"]), ratio(spread["ratio"])
 
 
+def learner(d: Report) -> Iterable[Row]:
+    sides = d["tokens_per_cpu_s"]
+    yield "tokens per CPU-second", between(sides["agentgym"]), between(sides["trl"]), ratio(d["ratios"])
+    yield "real tokens in packed bins", f"{d['packing']:.1%}", "", ""
+
+
 def vs_gyms(d: Report) -> Iterable[Row]:
     ours = between(d["steps_per_cpu_s"]["ours"])
     for peer, spread in d["ratio_spread"].items():
@@ -136,15 +142,25 @@ def sigkill(d: Report) -> Iterable[Row]:
             yield f"{len(runs)} x {told}", str(part["kills"]), *map(str, lost), after if name == "full" else ""
 
 
-def staleness(d: Report) -> Iterable[Row]:
-    def told(figure: Mapping[str, Any]) -> str:
-        mean, interval = figure["mean"], figure["interval"]
-        return f"{mean:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+def estimate(figure: Mapping[str, Any]) -> str:
+    """Mean [95% interval]."""
+    mean, interval = figure["mean"], figure["interval"]
+    return f"{mean:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
+
+def credit_study(d: Report) -> Iterable[Row]:
+    for task in d["settings"]["tasks"]:
+        for credit, row in d[task].items():
+            before = [run[credit]["before"] for run in d["seeds"][task].values()]
+            gain = estimate(row["less_grpo"]) if "less_grpo" in row else ""
+            yield task, credit, f"{sum(before) / len(before):.3f}", estimate(row["after"]), gain
+
+
+def staleness(d: Report) -> Iterable[Row]:
     for loss, by_bound in d["losses"].items():
         for bound, row in by_bound.items():
             age = f"{row['staleness_mean']:.2f} ({row['staleness_max']:.0f})"
-            yield loss, bound, age, told(row["success"]), told(row["difference"])
+            yield loss, bound, age, estimate(row["success"]), estimate(row["difference"])
 
 
 def rolling(d: Report) -> Iterable[Row]:
@@ -183,6 +199,14 @@ PLAIN = ("what", "figure")
 SECTIONS = (
     Section("vs_trl", "A GRPO step against TRL", "python benchmarks/vs_trl.py", SIDES, vs_trl),
     Section(
+        "learner",
+        "The learner alone against TRL's trainer step",
+        "python benchmarks/learner.py",
+        SIDES,
+        learner,
+        "The same batch of Store-v0 on the recipe's model, fp32 on one thread; TRL's best settings of those tried.",
+    ),
+    Section(
         "vs_gyms",
         "A tool episode against other gyms",
         "python benchmarks/vs_gyms.py",
@@ -215,6 +239,14 @@ SECTIONS = (
         ("loss", "max_staleness", "age of tokens, mean (max)", "sampled success", "difference from the first"),
         staleness,
         "Three seeds, each from one warm start; means with Student's 95% intervals.",
+    ),
+    Section(
+        "credit_study",
+        "Credit by turns against one reward an episode",
+        "make study-credit",
+        ("task", "credit", "before", "sampled success after", "less grpo"),
+        credit_study,
+        "From one warm start a seed, on equally many trajectories; means over seeds with Student's 95% intervals.",
     ),
     Section(
         "sigkill_study",
