@@ -5,10 +5,11 @@
 
 For each seed a recipe's warm start is trained once and saved as a model folder; every credit then trains from that
 folder, on the same tasks in the same order and on as many trajectories. Three tasks: `two_lookups`, the store as its
-recipe plays it for 100 steps, judged by the questions that need two lookups, which the warm start has rarely seen;
-`two_lookups_alone`, where RL plays no other questions; `shipping`, parcels (recipe `shipping`).
+recipe plays it, judged by the questions that need two lookups, which the warm start has rarely seen, for 100 steps and
+sampled at temperature 1.3, without which a busy first lookup is hardly ever seen called again; `two_lookups_alone`,
+where RL plays no other questions; `shipping`, parcels (recipe `shipping`).
 
-Success is that of the sampled evaluation after the last step; none is picked. What is paid for progress (`turn`) or
+Success is that of the evaluation after the last step, sampled at temperature 1; none is picked. What is paid for progress (`turn`) or
 counts for credit only (`progress`) never decides on success. Said are, by task and credit: the mean over seeds with a
 95% t-interval, each seed's rate with Wilson's interval over its episodes, and the difference from `grpo` on the same
 seed with its t-interval. Three seeds make wide intervals; read them as that.
@@ -50,7 +51,9 @@ class Studied:
 
 
 TASKS = {
-    "two_lookups": Studied("store", ("trainer.steps=100", "eval.tasks=1200"), kind="two_lookups"),
+    "two_lookups": Studied(
+        "store", ("trainer.steps=100", "rollout.temperature=1.3", "eval.tasks=1200"), kind="two_lookups"
+    ),
     "two_lookups_alone": Studied("store", ("trainer.steps=110", 'env.args={kinds=["two_lookups"]}')),
     "shipping": Studied("shipping"),
 }
