@@ -9,10 +9,10 @@ recipe plays it, judged by the questions that need two lookups, which the warm s
 sampled at temperature 1.3, without which a busy first lookup is hardly ever seen called again; `two_lookups_alone`,
 where RL plays no other questions; `shipping`, parcels (recipe `shipping`).
 
-Success is that of the evaluation after the last step, sampled at temperature 1; none is picked. What is paid for progress (`turn`) or
-counts for credit only (`progress`) never decides on success. Said are, by task and credit: the mean over seeds with a
-95% t-interval, each seed's rate with Wilson's interval over its episodes, and the difference from `grpo` on the same
-seed with its t-interval. Three seeds make wide intervals; read them as that.
+Success is that of the evaluation after the last step, sampled at temperature 1; none is picked. What is paid for
+progress (`turn`) or counts for credit only (`progress`) never decides on success. Said are, by task and credit: the
+mean over seeds with a 95% t-interval, each seed's rate with Wilson's interval over its episodes, and the difference
+from `grpo` on the same seed with its t-interval. Three seeds make wide intervals; read them as that.
 """
 
 from __future__ import annotations
