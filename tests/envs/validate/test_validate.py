@@ -54,7 +54,7 @@ def test_a_machine_without_sandboxes_is_not_the_envs_fault(monkeypatch: pytest.M
         raise SandboxUnavailable("no sandbox here")
 
     monkeypatch.setattr(Pool, "create", none_here)
-    with pytest.raises(UserError, match="^no sandbox here$"):
+    with pytest.raises(UserError, match="no sandbox here"):
         validate("agentgym/PythonMath-v0", tasks=4)
 
 
