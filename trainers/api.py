@@ -15,6 +15,7 @@ from agentgym.evals.plan import Evaluation, Suite
 from agentgym.event_loop import outside_event_loop
 from agentgym.protocols import Reporter
 from agentgym.report.console import make_reporter
+from agentgym.report.terminal import quiet_libraries
 from agentgym.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def train(
     what to mend, and `KeyboardInterrupt` after a clean stop.
     """
     began = time.perf_counter(), time.process_time()  # what follows loads torch, which a run has to pay for
+    quiet_libraries()
     from agentgym.trainers.session import Session
 
     if resume is not None:
@@ -145,6 +147,7 @@ def resume_evaluation(folder: str, *, retry_unscored: bool = False, reporter: Re
 
 
 def _evaluate(plan: Evaluation, folder: EvalFolder | None, reporter: Reporter | None) -> dict[str, Any]:
+    quiet_libraries()
     from agentgym.trainers.evaluate import run_evaluation
 
     own = reporter is None
