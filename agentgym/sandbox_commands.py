@@ -216,7 +216,7 @@ def build(
 
     \b
     agentgym sandbox build tasks/17
-    agentgym sandbox build Dockerfile --tag mine:1     # then SandboxSpec(image="mine:1")
+    agentgym sandbox build Dockerfile --tag mine:1   # then --sandbox.image=mine:1
     """
     from agentgym.sandboxes.docker import DockerBackend
 
