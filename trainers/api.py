@@ -39,19 +39,26 @@ def train(
     """
     began = time.perf_counter(), time.process_time()  # what follows loads torch, which a run has to pay for
     quiet_libraries()
-    from agentgym.trainers.session import Session
-
     if resume is not None:
         folder = RunFolder.open(resume)
         resolved = folder.load_config()
     else:
         resolved = resolve(config, recipe, overrides)
         folder = RunFolder.create(resolved.run.dir or default_dir(resolved), resolved)
+    with folder.held():
+        return _train(resolved, folder, reporter, resume is not None, began)
+
+
+def _train(
+    resolved: Config, folder: RunFolder, reporter: Reporter | None, resumed: bool, began: tuple[float, float]
+) -> dict[str, Any]:
+    from agentgym.trainers.session import Session
+
     own = reporter is None
     reporter = reporter or make_reporter(resolved.run.live)
-    session = Session(resolved, folder, reporter, resumed=resume is not None, began=began)
+    session = Session(resolved, folder, reporter, resumed=resumed, began=began)
     try:
-        _build(session, folder if resume is None else None)
+        _build(session, None if resumed else folder)
         session.warm_start()
         session.evaluate("before")
         session.learn()
