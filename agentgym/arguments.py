@@ -88,11 +88,24 @@ def settings(
     if env is None and len(known) > 1:
         raise ConfigError(f"{base} has several environments: choose by --env {' | '.join(e.label for e in known)}")
     if env is None and not known and not any(override.startswith("env.") for override in given):
-        raise ConfigError("which environment? give its id or path.py:name (agentgym envs lists the ids)")
+        raise ConfigError(
+            f"{_no_run(model)}which environment? give its id or path.py:name (agentgym envs lists the ids)"
+        )
     config = load_config(base, given)
     if config.envs:
         config.env, config.envs = chosen[0] if chosen else config.env, []
     return config
+
+
+def _no_run(model: str | None) -> str:
+    """Why `model` does not say the env itself, as a run does: most often its name is mistyped."""
+    if model is None or "://" in model:
+        return ""
+    path = Path(model).expanduser()
+    if not path.exists():
+        return f"there is no run {model!r} here; for a model of that id: "
+    whole = path.is_dir() and (path / "config.json").is_file()
+    return "" if whole else f"{model} is no run folder (it has no config.toml); "
 
 
 def config_rows(config: Config) -> Iterator[tuple[str, str, str]]:

@@ -131,10 +131,10 @@ def train(
     agentgym train                             # a tiny agent, from nothing
     agentgym train --env mine.py:MyEnv         # your environment
     agentgym train --data tasks.jsonl --reward mine.py:score --tools mine.py:a,b
-    agentgym train --agent mine.py:program     # your own agent, over an OpenAI-compatible endpoint
+    agentgym train --agent mine.py:program     # your own agent (docs/agents.md)
     agentgym train gsm8k --model DIR --data train.jsonl --rollout.group_size=16
     agentgym train --resume runs/store-v0-20260801-120000
-    agentgym train qwen3-32b-64gpu --dry-run   # what it would take, before anything starts (docs/planning.md)
+    agentgym train qwen3-32b-64gpu --dry-run   # what it would take
 
     Every setting is an option of the form --section.key=value; --help-config lists them with their values.
     """
@@ -261,13 +261,13 @@ def evaluate(
     """Play held-out tasks with a model and report its success.
 
     \b
-    agentgym eval runs/store-v0-20260801-120000        # the run's env and settings
+    agentgym eval runs/store-v0-20260801-120000      # the run's env and settings
     agentgym eval DIR --env mine.py:MyEnv --tasks 200 --samples 4 --json out.json
-    agentgym eval http://127.0.0.1:8000/v1 --env agentgym/Store-v0 --min success=0.9
+    agentgym eval http://127.0.0.1:8000/v1 --env mine.py:MyEnv --min success=0.9
     agentgym eval DIR --suite suite.toml --out runs/eval-a
-    agentgym eval --resume runs/eval-a                 # after a kill: the same numbers
-    agentgym eval --compare runs/eval-a runs/eval-b    # paired, with a test
-    agentgym eval --matrix RUN1 RUN2 --env A --env B   # does training on A help on B?
+    agentgym eval --resume runs/eval-a               # after a kill
+    agentgym eval --compare runs/eval-a runs/eval-b  # paired, with a test
+    agentgym eval --matrix RUN1 RUN2 --env A --env B # does A's training help B?
 
     The key of an endpoint is read from OPENAI_API_KEY. Exit code: 0; 1 below a --min; 2 for what you can mend.
     """
@@ -301,9 +301,9 @@ def play(
     """Watch an episode being played, or play one yourself.
 
     \b
-    agentgym play agentgym/Store-v0                            # its scripted expert
-    agentgym play agentgym/Store-v0 --human                    # you are the agent
-    agentgym play --model runs/store-v0-20260801-120000        # a trained agent
+    agentgym play agentgym/Store-v0                      # its scripted expert
+    agentgym play agentgym/Store-v0 --human              # you are the agent
+    agentgym play --model runs/store-v0-20260801-120000  # a trained agent
     """
     if sum((human, expert, model is not None)) > 1:
         raise ConfigError("--model, --human and --expert are three players: choose one")

@@ -64,8 +64,10 @@ def cluster(
     """Write the file that starts a run on a cluster, from its plan (docs/planning.md).
 
     \b
-    agentgym cluster slurm qwen3-32b-64gpu --env=mine.py:MyEnv --out job.sh && sbatch job.sh
-    agentgym cluster kuberay qwen3-32b-64gpu --image=REGISTRY/IMAGE --out job.yaml && kubectl apply -f job.yaml
+    agentgym cluster slurm qwen3-32b-64gpu --env=mine.py:MyEnv --out job.sh
+    sbatch job.sh
+    agentgym cluster kuberay qwen3-32b-64gpu --image=REG/IMAGE --out job.yaml
+    kubectl apply -f job.yaml
 
     A plan that does not fit is refused, and no file is written.
     """

@@ -46,7 +46,7 @@ def validate(
     \b
     agentgym validate mine.py:MyEnv
     agentgym validate agentgym/Store-v0 --arg busy=0.5 --json out.json
-    agentgym validate --all                # every registered id, of adapted ones today's tenth
+    agentgym validate --all              # of adapted ids today's tenth
 
     Exit code: 0; 1 where a check fails; 2 for what you can mend.
     """
@@ -140,7 +140,7 @@ def rescore(
 
     \b
     agentgym rescore runs/store-v0-20260801-120000
-    agentgym rescore run/trajectories/step-00012.jsonl --reward mine.py:score --out again.jsonl
+    agentgym rescore step-00012.jsonl --reward mine.py:score --out again.jsonl
 
     From the messages alone where the reward asks for nothing else; else they are played again in the env, with the
     stored seed, and it has to answer as it did. What can be scored in neither way is counted, and unscored in --out.

@@ -49,7 +49,7 @@ def _tell(figures: Mapping[str, Any], problems: list[str]) -> None:
         if isinstance(value, dict):
             value = ", ".join(f"{count} {what}" for what, count in value.items() if count) or "none"
         elif isinstance(value, list):
-            value = " -> ".join("-" if item is None else f"{item:.3f}" for item in value)
+            value = " -> ".join("-" if item is None else f"{item:.3f}" for item in value) or "none yet"
         elif isinstance(value, float):
             value = f"{value:.4g}"
         console.print(f"{name.replace('_', ' '):<16} {value}", markup=False)

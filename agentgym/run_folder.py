@@ -12,11 +12,12 @@ checkpoints/  model/ to go on from, and to use                   curve.png  summ
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,26 @@ class RunFolder:
             raise RunError(f"{folder.path} is no run folder: it has no config.toml")
         folder._make("trajectories", "checkpoints")
         return folder
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else trains in this folder meanwhile; `RunError` where somebody does.
+
+        The lock is the kernel's, on the folder itself, and ends with its process, however that ends. A file system
+        that has no such locks holds nobody off.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise RunError(f"{self.path} is being trained by another process: wait for its end, or stop it") from None
+        except OSError:
+            pass
+        try:
+            yield
+        finally:
+            os.close(descriptor)
 
     def discard(self) -> None:
         """Remove the folder of a run that could not begin, if there is nothing in it beyond its configuration."""

@@ -24,7 +24,9 @@ sandbox_app = typer.Typer(
     name="sandbox", no_args_is_help=True, help="Where untrusted code runs: check, probe, measure."
 )
 
-BackendOption = Annotated[str, typer.Option("--backend", help="local, docker, e2b, or [bold]path.py:Class[/].")]
+BackendOption = Annotated[
+    str, typer.Option("--backend", help="local, landlock, docker, e2b, or [bold]path.py:Class[/].")
+]
 ImageOption = Annotated[str | None, typer.Option("--image", help="Image of the docker backend's containers.")]
 IsolationOption = Annotated[
     str | None, typer.Option("--isolation", help="Tier of the local backend: namespaces or landlock.")
@@ -47,11 +49,17 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As a JSON objec
         told = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
         print(f"{name.replace('_', ' '):<16} {told}")
     print()
+    told_remedies: list[str] = []
     for name, how in found["backends"].items():
         if how["works"]:
             told = f"works: isolation {how['isolation']}, memory held by {how['memory']}, network {how['network']}"
         else:
-            told = f"no: {how['why']}"
+            why, _, remedies = how["why"].partition("\n")
+            told = f"no: {why}"
+            if remedies in told_remedies:  # those of local and landlock
+                remedies = ""
+            told_remedies.append(remedies)
+            told += f"\n{remedies}" if remedies else ""
         print(f"{name:<16} {told}")
 
 
@@ -208,7 +216,7 @@ def build(
 
     \b
     agentgym sandbox build tasks/17
-    agentgym sandbox build Dockerfile --tag mine:1     # then SandboxSpec(image="mine:1")
+    agentgym sandbox build Dockerfile --tag mine:1   # then --sandbox.image=mine:1
     """
     from agentgym.sandboxes.docker import DockerBackend
 

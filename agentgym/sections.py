@@ -138,7 +138,8 @@ class SandboxConfig(Section):
     """Of every environment whose agent or grader runs code."""
 
     backend: str = ""
-    """local, docker, e2b or `path.py:Class`; empty: what the environment says, and else local."""
+    """local, landlock (weaker walls, where namespaces are refused), docker, e2b or `path.py:Class`; empty: what the
+    environment says, and else local."""
     image: str = ""
     """Image of a container or E2B's template; empty: what the environment or its task says."""
 

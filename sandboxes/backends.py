@@ -18,6 +18,7 @@ from agentgym.sandboxes.pool import Pool
 
 BACKENDS = {
     "local": "agentgym.sandboxes.local:LocalBackend",
+    "landlock": "agentgym.sandboxes.local.backend:landlock",
     "docker": "agentgym.sandboxes.docker:DockerBackend",
     "e2b": "agentgym.sandboxes.e2b:E2BBackend",
     "fake": "agentgym.sandboxes.fake:FakeBackend",
@@ -30,7 +31,7 @@ _shared: dict[str, SandboxBackend] = {}
 
 
 def make_backend(name: str, **options: Any) -> SandboxBackend:
-    """A backend of one's own: "local", "docker", "e2b", "fake", or `path.py:Class` of anyone's. `aclose` ends it."""
+    """A backend of one's own: a name of `BACKENDS`, or `path.py:Class` of anyone's. `aclose` ends it."""
     if ":" in name:
         made = load_object(name, "sandbox backend")
     elif name in BACKENDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import http.client
 import os
 import platform
@@ -22,7 +23,7 @@ from agentgym.sandboxes.backends import BACKENDS, make_backend
 
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "local": ("local", {}),
-    "local, landlock": ("local", {"isolation": "landlock"}),
+    "landlock": ("landlock", {}),
     "docker": ("docker", {}),
     "e2b": ("e2b", {}),
 }
@@ -85,6 +86,8 @@ def _user_namespaces() -> bool | str:
     if not sys.platform.startswith("linux"):
         return "none: not Linux"
     code = subprocess.run([sys.executable, "-I", "-S", "-c", _UNSHARE], check=False).returncode
+    if code == errno.ENOSPC:  # what the kernel says where the limit is reached, and has nothing to do with disks
+        return "refused: user.max_user_namespaces allows no more"
     return True if code == 0 else f"refused: {os.strerror(code)}"
 
 

@@ -70,6 +70,20 @@ def test_a_model_needs_an_env() -> None:
     assert chosen("some/model", data="f.jsonl").env.id == ""
 
 
+def test_a_run_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped run would else be answered with a question about environments."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"there is no run 'runs/stroe' here; .*which environment"):
+        chosen("runs/stroe")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ConfigError, match="other is no run folder"):
+        chosen("other")
+    (tmp_path / "other" / "config.json").write_text("{}")
+    for model in ("other", "http://127.0.0.1:8000/v1"):
+        with pytest.raises(ConfigError, match=r"^which environment"):
+            chosen(model)
+
+
 def test_a_run_brings_its_settings_and_env(tmp_path: Path) -> None:
     config = load_config("store", ["env.data=mine.jsonl", "engine.max_context=77"])
     run = str(RunFolder.create(tmp_path / "run", config).path)

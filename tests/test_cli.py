@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import agentgym
+from agentgym import cli
 from agentgym.cli import main
 from agentgym.config import Config
 from agentgym.errors import DataError
@@ -197,6 +200,19 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Learner steps." in text
 
 
+def test_examples_in_the_help_fit_a_terminal() -> None:
+    """One that is broken in two cannot be copied."""
+    waiting, seen = [typer.main.get_command(cli.app)], 0
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        for line in (command.help or "").splitlines():
+            if line.startswith("agentgym ") and "agentgym train trains" not in line:
+                assert len(line) <= 78, line
+                seen += 1
+    assert seen > 20
+
+
 def test_envs(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("envs", "--json") == 0
     found = {env["id"]: env for env in json.loads(capsys.readouterr().out)}
@@ -214,6 +230,8 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["agentgym"] == agentgym.__version__
     assert facts["cores"] >= 1
     assert "cpu" in facts["devices"]
+    extras = set(importlib.metadata.metadata("agentgym-train").get_all("Provides-Extra") or ())
+    assert set(facts["extras"]) == extras - {"dev", "all"}, "each extra is told of"
     assert run("doctor") == 0
     assert "cores" in capsys.readouterr().out
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +156,23 @@ def test_model_path(folder: RunFolder) -> None:
     folder.model.mkdir()
     (folder.model / "config.json").write_text("{}")
     assert model_path(str(folder.path)) == str(folder.model)
+
+
+def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
+    """A second one would end tasks twice, and write the other's checkpoints over."""
+    folder = RunFolder.create(tmp_path / "run", Config())
+    hold = "import sys, time\nfrom agentgym.run_folder import RunFolder\nwith RunFolder.open(sys.argv[1]).held():\n"
+    hold += "    print('held', flush=True)\n    time.sleep(100)\n"
+    line = [sys.executable, "-c", hold, str(folder.path)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(RunError, match="is being trained by another process"), folder.held():
+                pass
+        finally:
+            other.kill()
+    with folder.held():  # and nothing is left of one that was killed
+        pass
+    with folder.held():
+        assert [path.name for path in folder.path.iterdir() if path.is_file()] == ["config.toml"]

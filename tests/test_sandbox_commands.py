@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,24 @@ def test_doctor_says_what_works_and_why_others_do_not(
     assert local["isolation"] == "namespaces" if local["works"] else local["why"]
     assert agentgym("doctor") == 0
     assert "user namespaces" in capsys.readouterr().out
+
+
+def test_doctor_tells_the_same_remedies_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agentgym.sandboxes import doctor
+
+    async def nothing_works(name: str, options: Any = None) -> dict[str, Any]:
+        return {"works": False, "why": f"{name} cannot\nWhat helps:\n  - another machine"}
+
+    monkeypatch.setattr(doctor, "attempt", nothing_works)
+    monkeypatch.setattr(doctor, "_UNSHARE", f"import os; os._exit({errno.ENOSPC})")
+    assert agentgym("doctor") == 0
+    out = capsys.readouterr().out
+    assert out.count("another machine") == 1
+    assert "landlock cannot" in out
+    assert "user.max_user_namespaces" in out
+    assert "No space left" not in out, "that is of namespaces, and no word about a disk"
 
 
 def test_probe_exits_with_1_where_something_escapes(tmp_path: Path) -> None:

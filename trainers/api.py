@@ -15,6 +15,7 @@ from agentgym.evals.plan import Evaluation, Suite
 from agentgym.event_loop import outside_event_loop
 from agentgym.protocols import Reporter
 from agentgym.report.console import make_reporter
+from agentgym.report.terminal import quiet_libraries
 from agentgym.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -37,19 +38,27 @@ def train(
     what to mend, and `KeyboardInterrupt` after a clean stop.
     """
     began = time.perf_counter(), time.process_time()  # what follows loads torch, which a run has to pay for
-    from agentgym.trainers.session import Session
-
+    quiet_libraries()
     if resume is not None:
         folder = RunFolder.open(resume)
         resolved = folder.load_config()
     else:
         resolved = resolve(config, recipe, overrides)
         folder = RunFolder.create(resolved.run.dir or default_dir(resolved), resolved)
+    with folder.held():
+        return _train(resolved, folder, reporter, resume is not None, began)
+
+
+def _train(
+    resolved: Config, folder: RunFolder, reporter: Reporter | None, resumed: bool, began: tuple[float, float]
+) -> dict[str, Any]:
+    from agentgym.trainers.session import Session
+
     own = reporter is None
     reporter = reporter or make_reporter(resolved.run.live)
-    session = Session(resolved, folder, reporter, resumed=resume is not None, began=began)
+    session = Session(resolved, folder, reporter, resumed=resumed, began=began)
     try:
-        _build(session, folder if resume is None else None)
+        _build(session, None if resumed else folder)
         session.warm_start()
         session.evaluate("before")
         session.learn()
@@ -145,6 +154,7 @@ def resume_evaluation(folder: str, *, retry_unscored: bool = False, reporter: Re
 
 
 def _evaluate(plan: Evaluation, folder: EvalFolder | None, reporter: Reporter | None) -> dict[str, Any]:
+    quiet_libraries()
     from agentgym.trainers.evaluate import run_evaluation
 
     own = reporter is None

@@ -19,6 +19,7 @@ import numpy as np
 from agentgym.config import Config
 from agentgym.errors import DataError
 from agentgym.protocols import BatchCredit
+from agentgym.rollout.make import load_tokenizer
 from agentgym.rollout.record import read_trajectories
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.batch import build_rows
@@ -224,6 +225,7 @@ def _check_checkpoints(
     if model.is_dir():
         try:
             _whole(model)
+            load_tokenizer(str(model))
         except Exception as e:
             found.wrong(f"model: cannot be read: {e}")
 

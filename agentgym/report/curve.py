@@ -63,14 +63,16 @@ def _figure(history: History, title: str) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained", facecolor="white")
+    panels = 2 if history.kinds else 1  # an env without kinds has nothing for the second
+    figure = Figure(figsize=(11 if panels == 2 else 6, 4.6), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharex=True)
+    left, *rest = figure.subplots(1, panels, sharex=True, squeeze=False)[0]
     figure.suptitle(title, fontsize=13, color=INK, x=0.01, ha="left")
     end = history.steps[-1] if history.steps else 0
     _draw_reward(left, history, end)
-    _draw_kinds(right, history, end)
-    for axes in (left, right):
+    for right in rest:
+        _draw_kinds(right, history, end)
+    for axes in (left, *rest):
         _style(axes, end)
     return figure
 

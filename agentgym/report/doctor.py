@@ -16,6 +16,9 @@ EXTRAS = {
     "docker": ("docker", "sandboxes in containers"),
     "e2b": ("e2b-code-interpreter", "sandboxes in the cloud"),
     "lora": ("peft", "training of adapters"),
+    "mcp": ("mcp", "tools of MCP servers"),
+    "agents": ("openai", "programs that call an OpenAI-compatible endpoint"),
+    "adapters": ("reasoning-gym", "environments of other packages"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from agentgym.config import Config
@@ -17,7 +18,7 @@ def load_tokenizer(path: str, revision: str = "") -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision or None)
     except Exception as e:
-        raise ModelError(f"model.path = {path!r}: no usable tokenizer: {_first_line(e)}") from None
+        raise ModelError(f"model.path = {path!r}: no usable tokenizer: {_why(path, e)}") from None
     if not tokenizer.chat_template:
         raise ModelError(f"model.path = {path!r}: its tokenizer has no chat template; use an instruct model's folder")
     return tokenizer
@@ -49,6 +50,14 @@ def _generation_stops(path: str) -> tuple[int, ...]:
     except OSError:  # a folder without generation_config.json
         return ()
     return tuple(eos) if isinstance(eos, list) else (() if eos is None else (eos,))
+
+
+def _why(path: str, error: Exception) -> str:
+    """transformers answers a file that is missing with a list of all that it could have read."""
+    folder = Path(path)
+    if folder.is_dir() and not any(folder.glob("tokenizer.*")):
+        return "the folder has no tokenizer.json; is it whole?"
+    return _first_line(error).rstrip(": ")
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any, TypeVar
 
+from agentgym.errors import SandboxUnavailable
 from agentgym.protocols import Policy, Start, Step
 from agentgym.registry import make_env
 from agentgym.tools.driving import drive_on_loop
@@ -218,6 +219,8 @@ def judged(check: Callable[[Bench], Any], bench: Bench) -> tuple[Any, str]:
     """(what a check finds, "") or (None, what it raised in a line)."""
     try:
         return check(bench), ""
+    except SandboxUnavailable:  # says nothing of the env: the user can mend it
+        raise
     except Exception as e:  # the env's own code may raise anything, and that is what is being looked for
         at = traceback.extract_tb(e.__traceback__)[-1]
         return None, f"{type(e).__name__}: {e} ({at.filename.rpartition('/')[2]}, line {at.lineno})"

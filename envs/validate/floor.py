@@ -9,7 +9,7 @@ from typing import Any
 from agentgym.envs.script import replay, say
 from agentgym.envs.validate.bench import Bench, Case
 from agentgym.envs.validate.finding import Finding
-from agentgym.errors import EpisodeFault
+from agentgym.errors import EpisodeFault, SandboxUnavailable
 from agentgym.protocols import Policy
 from agentgym.types import Message
 
@@ -81,6 +81,8 @@ def exemptions(env: Any, check: str) -> dict[str, str]:
 def _play(bench: Bench, attack: Attack, case: Case, floor: float) -> tuple[str, float | None]:
     try:
         played = bench.play(attack.policy, case)
+    except SandboxUnavailable:
+        raise
     except EpisodeFault as e:  # whatever a model says must be scored: a fault would drop it from training
         return f"a fault, {e.kind}: {e}", None
     if played.won or played.reward > floor + 1e-9:

@@ -21,6 +21,11 @@ BUILT_AT_ONCE = 8
 """Sessions under construction. The zygote makes one after the other: more would only crowd the event loop."""
 
 
+def landlock(**options: Any) -> LocalBackend:
+    """The backend `landlock`: `LocalBackend` with that isolation, for where only a name can be given."""
+    return LocalBackend(isolation="landlock", **options)
+
+
 class LocalBackend:
     """Forks sessions from a zygote; `preload` names modules that every session finds imported (numpy, sympy).
 

@@ -26,7 +26,8 @@ REMEDIES = """What helps, any one of:
     (Ubuntu 24.04 and later: also kernel.apparmor_restrict_unprivileged_userns=0)
   - inside a container: start it with --security-opt seccomp=unconfined
   - another backend: docker or e2b
-  - weaker walls, which need no namespaces: LocalBackend(isolation="landlock") (Linux 5.13; 6.12 unless root)
+  - weaker walls, which need no namespaces: the backend landlock (Linux 5.13; 6.12 unless root):
+    --sandbox.backend=landlock
   - code that you trust: LocalBackend(allow_unsafe=True), with no walls at all"""
 PARTING = {"namespaces": signal.SIGKILL, "landlock": signal.SIGTERM, "none": signal.SIGTERM}
 """What ends a session when its init is sent it: the kernel ends a pid namespace, without one the init does it."""

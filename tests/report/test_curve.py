@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentgym.config import Config
-from agentgym.report.curve import History, draw_curve, running_mean
+from agentgym.report.curve import History, _figure, draw_curve, running_mean
 from agentgym.run_folder import RunFolder
 
 BEFORE = {"step": 0, "eval": "before", "sampled": 0.2, "greedy": 0.4, "by_kind": {"calc": 0.5}, "by_tag": {"busy": 0.1}}
@@ -48,6 +48,13 @@ def test_history() -> None:
     assert history.evaluated("before", "busy") == 0.1
     assert history.evaluated("after", "sampled") == 0.9
     assert history.evaluated("after", "greedy") is None
+
+
+def test_no_empty_half_for_an_env_without_kinds() -> None:
+    rows: list[dict[str, object]] = [{"step": 1, "reward/mean": 0.5}, {"step": 2, "reward/mean": 0.6}]
+    assert len(_figure(History.of(rows), "plain").axes) == 1
+    rows[0]["success/easy"] = 1.0
+    assert len(_figure(History.of(rows), "kinds").axes) == 2
 
 
 def test_running_mean() -> None:

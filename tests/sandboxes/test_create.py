@@ -11,6 +11,7 @@ import pytest
 import agentgym.sandboxes as sandboxes
 from agentgym.errors import AgentGymError, ConfigError, SandboxFault
 from agentgym.execution import SandboxSpec
+from agentgym.sandboxes.backends import check_settings
 from agentgym.sandboxes.fake import FakeBackend
 
 Run = Callable[..., Any]
@@ -44,6 +45,13 @@ def test_anyones_backend(tmp_path: Path) -> None:
 def test_settings_that_are_none(given: dict[str, Any], text: str, run: Run) -> None:
     with pytest.raises(ConfigError, match=text):
         run(sandboxes.create("fake", **given))
+
+
+def test_landlock_is_had_by_name() -> None:
+    """Where only a name can be given: --sandbox.backend, --backend, an env's settings."""
+    check_settings({"backend": "landlock"})
+    assert sandboxes.make_backend("landlock").capabilities.isolation == "landlock"
+    assert sandboxes.make_backend("local").capabilities.isolation == "namespaces"
 
 
 def test_backends_that_are_none() -> None:

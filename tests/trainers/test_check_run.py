@@ -99,6 +99,7 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("no file", lambda run: (run / "trajectories/step-00004.jsonl").unlink(), "step-00004.jsonl: is not there"),
     ("weights", cut("checkpoints/step-00009/model.safetensors"), "checkpoints/step-00009: cannot be read"),
     ("model", cut("model/model.safetensors"), "model: cannot be read"),
+    ("tokenizer", lambda run: (run / "model/tokenizer.json").unlink(), "model: cannot be read: model.path"),
     ("summary", lambda run: (run / "summary.json").write_text('{"steps": 4}'), "says 4 steps, the ledger has 9"),
 ]  # fmt: skip
 

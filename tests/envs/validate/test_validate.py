@@ -15,7 +15,7 @@ from agentgym.cli import main
 from agentgym.envs.loophole import HOLES
 from agentgym.envs.validate import CHECKS, leak, run_check, validate
 from agentgym.envs.validate.bench import Bench, sample
-from agentgym.errors import ConfigError
+from agentgym.errors import ConfigError, SandboxUnavailable, UserError
 from agentgym.registry import BUILT_IN, make_env
 
 BROKEN = Path(__file__).with_name("broken.py")
@@ -44,6 +44,18 @@ CAUGHT = {
     "LeavesFilesOpen": "leak",
     "LeavesTasksRunning": "leak",
 }
+
+
+def test_a_machine_without_sandboxes_is_not_the_envs_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each check would tell of the machine, at length and as a failure of the env."""
+    from agentgym.sandboxes.pool import Pool
+
+    async def none_here(*_: Any, **__: Any) -> Any:
+        raise SandboxUnavailable("no sandbox here")
+
+    monkeypatch.setattr(Pool, "create", none_here)
+    with pytest.raises(UserError, match="no sandbox here"):
+        validate("agentgym/PythonMath-v0", tasks=4)
 
 
 @pytest.fixture(autouse=True)
