@@ -9,7 +9,8 @@ tried (`routes`). Nothing is different in a forward pass that is given no `routi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,33 +19,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from agentgym.engines.blocks import blocks_of
+from agentgym.engines.mixture import Mixture, mixture_of
 from agentgym.types import Experts
 
-KEY = "learner.routing_replay"
-_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _TOPK = (torch.topk, torch.Tensor.topk)
-
-
-@dataclass(frozen=True, slots=True)
-class Mixture:
-    """`chosen` of `experts` for each token, in some or all of `layers`."""
-
-    layers: int
-    experts: int
-    chosen: int
-
-    @property
-    def dtype(self) -> type[np.unsignedinteger[Any]]:
-        """Of `types.Experts`."""
-        return np.uint8 if self.experts <= np.iinfo(np.uint8).max else np.uint16
-
-
-def mixture_of(config: Mapping[str, Any]) -> Mixture | None:
-    """By a transformers configuration as a dict; None for a dense model."""
-    text = config.get("text_config") or config
-    experts = next((int(text[name]) for name in _COUNTS if text.get(name)), 0)
-    chosen = int(text.get("num_experts_per_tok") or 0)
-    return Mixture(int(text["num_hidden_layers"]), experts, chosen) if experts and chosen else None
 
 
 class Routing(Protocol):
@@ -106,37 +84,29 @@ class _Choice(TorchFunctionMode):
         return self._routing.choose(self._layer, scores, out)
 
 
-@dataclass(slots=True)
-class _Tap:
-    """A block's hooks. They hold nothing between two calls, so that a block that is run again in a backward pass
-    chooses as it did, and a copy of a model is a model of its own."""
+@functools.cache
+def _tapped(kind: Any) -> Any:
+    """The class of a block whose forward takes `routing`. It is a class and no hook, as blocks are computed again in a
+    backward pass by their forward alone; and it holds nothing, so that copies of a model are models of their own."""
 
-    mixture: Mixture
-    layer: int
-    open: list[_Choice] = field(default_factory=list)
+    def forward(self: Any, *args: Any, routing: Routing | None = None, **kwargs: Any) -> Any:
+        choice: Any = contextlib.nullcontext() if routing is None else _Choice(*self.routed, routing)
+        with choice:
+            return kind.forward(self, *args, **kwargs)
 
-    def enter(self, block: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        if (routing := kwargs.get("routing")) is None:
-            return None
-        self.open.append(_Choice(self.mixture, self.layer, routing))
-        self.open[-1].__enter__()
-        return args, {name: value for name, value in kwargs.items() if name != "routing"}
-
-    def leave(self, *_: object) -> None:
-        if self.open:
-            self.open.pop().__exit__(None, None, None)
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
 def tap(model: Any) -> Mixture | None:
     """Have a model's forward take `routing`; None, and nothing is done, for a model without experts."""
     mixture = mixture_of(model.config.to_dict())
-    blocks = blocks_of(model)
+    blocks: list[Any] = blocks_of(model)
     if mixture is None or len(blocks) != mixture.layers:
         return None
     for layer, block in enumerate(blocks):
-        hooks = _Tap(mixture, layer)
-        block.register_forward_pre_hook(hooks.enter, with_kwargs=True)
-        block.register_forward_hook(hooks.leave, always_call=True)
+        if not hasattr(block, "routed"):
+            block.routed = mixture, layer
+            block.__class__ = _tapped(type(block))
     return mixture
 
 
@@ -157,8 +127,8 @@ def routes(model: Any, mixture: Mixture) -> bool:
         plain = hidden(note)
         own = torch.from_numpy(note.experts(mixture).astype(np.int16)).to(device)
         same, other = hidden(Follow(own)), hidden(Follow((own + 1) % mixture.experts))
-    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, StopIteration):  # no forward to be called so, or no choice
-        return False
+    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, StopIteration):
+        return False  # its forward cannot be called so, or no choice was seen
     finally:
         model.train(training)
     return torch.allclose(plain, same, atol=1e-5) and not torch.allclose(plain, other, atol=1e-5)
