@@ -254,8 +254,9 @@ def test_an_engine_that_routes_otherwise_is_followed(off: Callable[[Any], Any]) 
     given = asyncio.run(played())
     figures = ReplayGap()(given, learner)
     assert figures["routing_replay/told"] == 1.0
-    assert figures["routing_replay/own_gap"] > 1e-3
-    assert figures["routing_replay/gap"] < 0.5 * figures["routing_replay/own_gap"], figures
+    assert figures["routing_replay/own_gap_max"] > 0.1, "some tokens went elsewhere"
+    assert figures["routing_replay/gap_max"] < 0.3 * figures["routing_replay/own_gap_max"], figures
+    assert figures["routing_replay/gap"] < 0.8 * figures["routing_replay/own_gap"], figures
 
 
 def test_an_engine_that_routes_alike_has_no_gap_with_or_without() -> None:
