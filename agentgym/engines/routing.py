@@ -9,8 +9,8 @@ tried (`routes`). Nothing is different in a forward pass that is given no `routi
 
 from __future__ import annotations
 
-import contextlib
 import functools
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -90,8 +90,10 @@ def _tapped(kind: Any) -> Any:
     backward pass by their forward alone; and it holds nothing, so that copies of a model are models of their own."""
 
     def forward(self: Any, *args: Any, routing: Routing | None = None, **kwargs: Any) -> Any:
-        choice: Any = contextlib.nullcontext() if routing is None else _Choice(*self.routed, routing)
-        with choice:
+        if routing is None:
+            return kind.forward(self, *args, **kwargs)
+        mixture, layer = self.routed
+        with _Choice(mixture, layer, routing):
             return kind.forward(self, *args, **kwargs)
 
     return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
@@ -106,7 +108,8 @@ def tap(model: Any) -> Mixture | None:
     for layer, block in enumerate(blocks):
         if not hasattr(block, "routed"):
             block.routed = mixture, layer
-            block.__class__ = _tapped(type(block))
+            kind: Hashable = type(block)
+            block.__class__ = _tapped(kind)
     return mixture
 
 
