@@ -10,7 +10,6 @@ tried (`routes`). Nothing is different in a forward pass that is given no `routi
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -108,7 +107,7 @@ def tap(model: Any) -> Mixture | None:
     for layer, block in enumerate(blocks):
         if not hasattr(block, "routed"):
             block.routed = mixture, layer
-            kind: Hashable = type(block)
+            kind: Any = type(block)
             block.__class__ = _tapped(kind)
     return mixture
 
