@@ -104,7 +104,9 @@ def _attach(
     except EngineFault as e:
         raise ConfigError(f"engine.urls: {e}") from None
     if config.learner.routing_replay:
-        check_told(engines, layout)
+        check_mixture(layout)
+        for asked in engines:
+            check_told(asked)
 
     async def revive(index: int) -> None:
         import asyncio
@@ -117,17 +119,20 @@ def _attach(
     return ReplicatedEngine(engines, revive=revive, closed=closed, order=config.engine.update)
 
 
-def check_told(engines: Sequence[SGLangEngine], layout: ModelLayout | None) -> None:
-    """Raises `ConfigError` where servers cannot tell the experts of tokens."""
+def check_mixture(layout: ModelLayout | None) -> None:
+    """Raises `ConfigError` for a model that has no experts, as far as can be seen here."""
     if layout is None:
         raise ConfigError(f"{KEY}: the model has to lie in a folder of this machine: set model.path to it")
     if layout.mixture is None:
         raise ConfigError(f"{KEY}: {layout.folder} has no experts; set it to false")
-    for engine in engines:
-        if not engine.facts.tells_experts:
-            raise ConfigError(
-                f"{KEY}: {engine.name} does not tell experts: start it with {TELL_EXPERTS}, or set it to false"
-            )
+
+
+def check_told(engine: SGLangEngine) -> None:
+    """Raises `ConfigError` where a server cannot tell the experts of tokens."""
+    if not engine.facts.tells_experts:
+        raise ConfigError(
+            f"{KEY}: {engine.name} does not tell experts: start it with {TELL_EXPERTS}, or set it to false"
+        )
 
 
 def answer_seconds(config: Config) -> float:
