@@ -146,4 +146,4 @@ def test_a_run_on_the_fake_server(place: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_run_on_a_real_server(place: Path) -> None:
     check(train(place, engine={"kind": "sglang"}))
     assert check_run(place / "run").problems == []
-    assert "enable_return_routed_experts=True" in (place / "run" / "servers" / "server-0.log").read_text()
+    assert "'enable_return_routed_experts': True" in (place / "run" / "servers" / "server-0.log").read_text()
