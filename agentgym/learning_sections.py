@@ -152,6 +152,9 @@ class LearnerConfig(Section):
     """Activation checkpointing: only each block's input is kept, the rest is computed again in the backward pass."""
     compile: bool = False
     """torch.compile on each block."""
+    routing_replay: bool = False
+    """Of a mixture of experts: tokens go to the experts that the engine sent them to, weighed by the learner's own
+    router (docs/learner.md). The engine has to tell them: `local` does, and SGLang that can."""
     long_rows: Literal["alone", "drop", "refuse"] = "alone"
     """A row above `tokens_per_microbatch`: trained alone, left out, or the end of the run; it is named in each case."""
     ranks: int = Field(1, ge=1)

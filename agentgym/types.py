@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +19,9 @@ from agentgym.quick import quick
 
 Ids: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float32]
+Experts: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
+"""[tokens, layers, chosen] numbers of experts, uint8 where they fit and else uint16; the type's largest number stands
+for a choice that is not known. Layers without experts have zeros."""
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 FinishReason: TypeAlias = Literal["stop", "length", "abort"]
 
@@ -221,12 +224,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How an engine samples. `temperature=0` is greedy; its logprobs are then those at temperature 1."""
+    """How an engine samples. `temperature=0` is greedy; its logprobs are then those at temperature 1.
+
+    `experts_from`: also tell the experts that each token from this position on was sent to; None: not asked.
+    """
 
     max_tokens: int = 256
     temperature: float = 1.0
     stop_ids: tuple[int, ...] = ()
     seed: int | None = None
+    experts_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +243,8 @@ class Completion:
     `logprobs` are natural logs under the sampling distribution; `versions` are policy versions, one per token, or
     `GIVEN`. `count` is the number of sampled tokens where the arrays do not tell it: some were given, or an endpoint
     sampled and the arrays are empty (None then if it did not say).
+    `experts` are those of the tokens right before the last one, which was sampled and never run; there are as many as
+    were asked for, and they reach back into the prompt.
     """
 
     ids: Ids
@@ -243,11 +252,24 @@ class Completion:
     versions: Ids
     finish_reason: FinishReason = "stop"
     count: int | None = None
+    experts: Experts | None = None
 
     @property
     def tokens(self) -> int:
         """How many were sampled, as far as is known."""
         return len(self.ids) if self.count is None else self.count
+
+    def first(self, tokens: int) -> Completion:
+        """The same, had it stopped after so many of its ids."""
+        dropped, experts = len(self.ids) - tokens, self.experts
+        return replace(
+            self,
+            ids=self.ids[:tokens],
+            logprobs=self.logprobs[:tokens],
+            versions=self.versions[:tokens],
+            finish_reason="stop",
+            experts=None if experts is None else experts[: max(0, len(experts) - dropped)],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Fault:
 
 
 CREDIT, LOSSES, PARSERS = "tests/trainers/credit", "tests/trainers/test_losses.py", "tests/rollout/parsers"
+ROUTING = "tests/trainers/test_routing_replay.py"
 OBJECTIVE, PREPARATION = "tests/trainers/test_objective.py", "tests/trainers/test_preparation.py"
 FAULTS = (
     Fault("trainers/credit/groups.py", "values - values.mean()", "values", CREDIT),
@@ -57,6 +58,11 @@ FAULTS = (
     Fault("trainers/objective.py", "losses - self.entropy", "losses + self.entropy", OBJECTIVE),
     Fault("trainers/preparation.py", "penalties[t] + discount * ahead", "penalties[t]", PREPARATION),
     Fault("trainers/preparation.py", "gap > largest", "gap >= largest", PREPARATION),
+    Fault("trainers/routing.py", "found[end - 1 - len(experts) : end - 1]", "found[end - len(experts) : end]", ROUTING),
+    Fault("trainers/routing.py", "-1, each.astype(np.int16)", "0, each.astype(np.int16)", ROUTING),
+    Fault("agentgym/rollout/routing.py", "return length - 1", "return length", "tests/rollout/test_routing.py"),
+    Fault("agentgym/types.py", "experts[: max(0, len(experts) - dropped)]", "experts", ROUTING),
+    Fault("agentgym/engines/routing.py", "scores.gather(-1, index), index", "own.values, index", ROUTING),
     Fault("trainers/skips.py", "self.in_a_row = 0", "pass", "tests/trainers/test_skips.py"),
     Fault("trainers/batch.py", "<= max_staleness)", "<= max_staleness + 1)", "tests/trainers/test_batch.py"),
     Fault("trainers/batch.py", "done.versions != GIVEN", "1.0", "tests/rollout/test_thinking.py"),

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agentgym.types import GIVEN, Floats, Group, Ids, Trajectory, Turn
+from agentgym.trainers.routing import experts_of
+from agentgym.types import GIVEN, Experts, Floats, Group, Ids, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Row:
     version: int = 0
     source: str = ""
     proximal: Floats | None = None
+    experts: Experts | None = None
+    """Those that the engine sent each token to, where it was asked."""
 
     @property
     def trained(self) -> int:
@@ -93,6 +96,7 @@ def _row(path: Sequence[tuple[Turn, Floats]], trained: set[int]) -> Row:
     length = sum(len(turn.context_ids) + len(turn.completion.ids) for turn, _ in path)
     ids, versions = np.zeros(length, np.int32), np.zeros(length, np.int32)
     mask, logprobs, advantages = (np.zeros(length, np.float32) for _ in range(3))
+    experts = experts_of([turn for turn, _ in path])
     at = 0
     for turn, advantage in path:
         context, done = len(turn.context_ids), turn.completion
@@ -105,7 +109,7 @@ def _row(path: Sequence[tuple[Turn, Floats]], trained: set[int]) -> Row:
         at = span.stop
     if at:
         mask[0] = 0.0  # nothing predicts the first token
-    return Row(ids, mask, logprobs, advantages, versions)
+    return Row(ids, mask, logprobs, advantages, versions, experts=experts)
 
 
 def micro_batches(rows: Sequence[Row], budget: int) -> list[list[Row]]:

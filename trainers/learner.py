@@ -23,7 +23,7 @@ from agentgym.trainers.agreement import Agreement
 from agentgym.trainers.batch import Row, split_minibatches
 from agentgym.trainers.lora import ADAPTER, adapters, merged, save_adapters
 from agentgym.trainers.losses.aggregate import denominator
-from agentgym.trainers.micro import Micro, lay_out
+from agentgym.trainers.micro import Micro, by_own_routers, lay_out
 from agentgym.trainers.objective import Aim, Objective
 from agentgym.trainers.optim import make_optimizers, set_lr
 from agentgym.trainers.packing import Cost, cost_of, passes
@@ -293,7 +293,8 @@ class Learner:
         policy = self.reference if reference else self.policy
         with torch.no_grad():
             for micro in micros:
-                logprobs, _ = policy(self._laid_out(micro), temperature)
+                laid = self._laid_out(micro)
+                logprobs, _ = policy(by_own_routers(laid) if reference else laid, temperature)
                 flat = logprobs.float().cpu().numpy()
                 at = 0
                 for row in micro:
@@ -311,7 +312,8 @@ class Learner:
     def _laid_out(self, rows: Sequence[Row]) -> Micro:
         began = thread_time()
         layout: Any = self.build.layout
-        laid = lay_out(rows, self.device, layout, segments=self.build.attention == SEGMENTS)
+        segments, routing = self.build.attention == SEGMENTS, self.build.routing_replay
+        laid = lay_out(rows, self.device, layout, segments=segments, routing=routing)
         self.pack_s += thread_time() - began
         return laid
 

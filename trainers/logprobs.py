@@ -8,6 +8,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from agentgym.engines.lm_head import head_logits
+from agentgym.engines.routing import Follow
 from agentgym.trainers.micro import Micro
 
 CHUNK_ELEMENTS = 1 << 24
@@ -26,6 +27,8 @@ def token_logprobs(
     packed: dict[str, Any] = {} if micro.positions is None else {"position_ids": micro.positions}
     if micro.stacks is not None:
         packed["stacks"] = micro.stacks
+    if micro.experts is not None:
+        packed["routing"] = Follow(micro.experts)
     hidden = model.base_model(input_ids=micro.ids, use_cache=False, **packed).last_hidden_state
     ahead = micro.mask[:, 1:]  # a row's first token is never masked: what is before it in a packed row is not used
     chosen = hidden[:, :-1][ahead]  # [N, H]

@@ -13,7 +13,7 @@ import torch
 from agentgym.protocols import BatchCredit, Loss, WeightSync
 from agentgym.trainers.annotate import Annotator
 from agentgym.trainers.batch import Rows, build_rows
-from agentgym.trainers.gap import GapProbe
+from agentgym.trainers.gap import GapProbe, ReplayGap
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import group_outcome
 from agentgym.trainers.pipeline import Batch, Pipeline
@@ -41,6 +41,7 @@ class Loop:
     annotator: Annotator = field(default_factory=Annotator)
     preparation: Preparation = field(default_factory=Preparation)
     probe: GapProbe | None = None
+    replay: ReplayGap | None = None
     turns: Apart = field(default_factory=Apart)
     step: int = 0
     times: dict[str, float] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Loop:
         credits = self._timed("credit", lambda: self.credit(prepared))
         batch = self._timed("batch", lambda: self._rows(groups, credits))
         gap = self._timed("probe", lambda: self.probe.check(batch.rows) if self.probe else None)
+        replayed = self._timed("probe", lambda: self.replay(batch.rows, self.learner) if self.replay else {})
         scale = self.lr_scale(self.step)
         trained = self._timed("fwd_bwd", lambda: self._learn(batch, scale))
         noted = self._timed("critic", lambda: self.annotator.learn(prepared))
@@ -73,6 +75,7 @@ class Loop:
             **trained,
             **noted,
             "logprob_gap": gap,
+            **replayed,
             "skipped_updates": self.learner.skipped,
             **{f"time/{name}": seconds for name, seconds in self.times.items()},
         }

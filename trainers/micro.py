@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from agentgym.trainers.batch import Row
 from agentgym.trainers.packing import Layout
+from agentgym.trainers.routing import told_experts
 from agentgym.trainers.segments import Stacks, stacks_of
 
 
@@ -33,10 +34,20 @@ class Micro:
     proximal: torch.Tensor | None = None
     positions: torch.Tensor | None = None
     stacks: Stacks | None = None
+    experts: torch.Tensor | None = None
+    """int16 [B * L, layers, chosen]: the experts that routers are to choose, -1 where they choose themselves."""
 
 
-def lay_out(rows: Sequence[Row], device: torch.device, layout: Layout = "padded", *, segments: bool = True) -> Micro:
+def lay_out(
+    rows: Sequence[Row],
+    device: torch.device,
+    layout: Layout = "padded",
+    *,
+    segments: bool = True,
+    routing: bool = False,
+) -> Micro:
     """`rows` in descending length. Without `segments` whoever attends has to tell packed rows by their positions.
+    With `routing` the rows' experts are laid out, too.
 
     No rows at all make a micro-batch without a masked token: a pass for the company of other ranks.
     """
@@ -60,7 +71,17 @@ def lay_out(rows: Sequence[Row], device: torch.device, layout: Layout = "padded"
         flat("proximal") if all(row.proximal is not None for row in rows) else None,
         None if positions is None else positions.to(device),
         stacks,
+        _experts(rows, 0 if layout == "packed" else ids.shape[1], device) if routing else None,
     )
+
+
+def by_own_routers(micro: Micro) -> Micro:
+    """For a policy that did not sample, such as a reference: its probabilities are those of its own routing."""
+    return micro if micro.experts is None else replace(micro, experts=None)
+
+
+def _experts(rows: Sequence[Row], width: int, device: torch.device) -> torch.Tensor | None:
+    return told_experts([row.experts for row in rows], [len(row.ids) for row in rows], width, device)
 
 
 def _padded(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, None]:

@@ -12,7 +12,7 @@ from agentgym.trainers.losses.aggregate import Aggregate, token_weights
 from agentgym.trainers.losses.choice import Anchor
 from agentgym.trainers.losses.kl import Estimator, kl_loss
 from agentgym.trainers.losses.proximal import approximate
-from agentgym.trainers.micro import Micro
+from agentgym.trainers.micro import Micro, by_own_routers
 
 
 class Evaluated(NamedTuple):
@@ -88,7 +88,7 @@ class Objective:
     def _held(self, reference: Any, micro: Micro) -> torch.Tensor:
         """The reference's logprobs, [N]."""
         with torch.no_grad():
-            held: torch.Tensor = reference(micro, self.aim.temperature)[0]
+            held: torch.Tensor = reference(by_own_routers(micro), self.aim.temperature)[0]
         return held
 
     def nothing(self, policy: Any, reference: Any, micro: Micro) -> torch.Tensor:

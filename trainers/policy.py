@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from agentgym.engines.blocks import blocks_of
+from agentgym.engines.mixture import KEY, mixture_of
+from agentgym.engines.routing import routes, tap
 from agentgym.errors import ConfigError, ModelError
 from agentgym.trainers.logprobs import token_logprobs
 from agentgym.trainers.lora import Lora, add_adapters
@@ -32,6 +35,8 @@ class Build:
     lora: Lora = field(default_factory=Lora)
     dtype: str = "float32"
     """What matrix products are computed in; weights are kept in fp32."""
+    routing_replay: bool = False
+    """Tokens go to the experts that rows tell of."""
 
 
 class Policy(nn.Module):
@@ -84,6 +89,8 @@ def prepare(model: Any, build: Build) -> Build:
         add_adapters(model, build.lora)
     decided = _decided(model, build)
     _run_as(model, build)
+    if build.routing_replay:
+        _check_routing(model, build)
     return decided
 
 
@@ -101,14 +108,20 @@ def _decided(model: Any, build: Build) -> Build:
     return replace(build, layout="packed" if packs else "padded", attention=NAME if packs else "sdpa")
 
 
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers of a transformers model, in order."""
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    found = [module for module in model.modules() if type(module).__name__ in names]
-    return [module for module in found if not isinstance(module, nn.Embedding)]
+def _check_routing(model: Any, build: Build) -> None:
+    """Of a model that is tapped."""
+    name, mixture = type(model).__name__, mixture_of(model.config.to_dict())
+    if mixture is None:
+        raise ConfigError(f"{KEY}: {name} has no experts; set it to false")
+    if build.compile:
+        raise ConfigError(f"{KEY} with learner.compile: routers in compiled blocks cannot be told; set one of the two")
+    if not routes(model, mixture):
+        raise ConfigError(f"{KEY}: {name} chooses its experts in a way that cannot be told; set it to false")
 
 
 def _run_as(model: Any, build: Build) -> None:
+    if build.routing_replay:
+        tap(model)
     if build.recompute:
         _recompute(model)
     if build.compile:

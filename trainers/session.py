@@ -24,7 +24,7 @@ from agentgym.trainers.credit import each, make_credit
 from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
 from agentgym.trainers.failures import FailureBudget
 from agentgym.trainers.frontier import Frontier
-from agentgym.trainers.gap import GapProbe
+from agentgym.trainers.gap import GapProbe, ReplayGap
 from agentgym.trainers.gold import GoldWatch
 from agentgym.trainers.held_out import HeldOut
 from agentgym.trainers.interrupt import Interrupt
@@ -323,6 +323,7 @@ class Session:
         if self._pipeline_state is not None:
             pipeline.restore(self._pipeline_state, self.step)
         total, learner = config.trainer.steps, config.learner
+        probe = self._probe()
         loop = Loop(
             pipeline=pipeline,
             rollouts=self.rollouts,
@@ -335,7 +336,8 @@ class Session:
             max_staleness=config.rollout.max_staleness,
             seed=config.run.seed,
             lr_scale=lambda step: schedule(step, total, warmup=learner.warmup, decay=learner.decay),
-            probe=self._probe(),
+            probe=probe,
+            replay=ReplayGap(probe) if learner.routing_replay else None,
             turns=self.turns,
             step=self.step,
         )

@@ -12,6 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ class LocalEngine:
     slots: sequences held at once, idle sessions included, fewer where memory has no room for so many; max_context:
     tokens of a sequence, prompt included, 0 for the model's own (`size.context_of`);
     threads: torch's intra-op threads on a CPU, set for the whole process; prefill_tokens: context tokens run in one
-    step; seed: of the seeds for requests that come without one. Raises `ModelError` for a model it cannot run.
+    step; seed: of the seeds for requests that come without one; routing: tell the experts of tokens to those who ask.
+    Raises `ModelError` for a model it cannot run, or whose experts it cannot tell.
     """
 
     def __init__(
@@ -48,13 +50,14 @@ class LocalEngine:
         prefill_tokens: int = 4096,
         version: int = 0,
         seed: int | None = None,
+        routing: bool = False,
     ):
         place = torch.device(device)
         if place.type == "cpu":
             torch.set_num_threads(threads)
         max_context = context_of(model.config, max_context)
         self._table = SlotTable(slots_of(model, slots, max_context, place), max_context)
-        self._runner = ModelRunner(model, self._table, place, prefill_tokens)
+        self._runner = ModelRunner(model, self._table, place, prefill_tokens, routing=routing)
         self._waiting: deque[Request] = deque()
         self._version = version
         self._seeds = random.Random(seed)
@@ -222,6 +225,9 @@ class LocalEngine:
         for i in np.flatnonzero(stopped | full).tolist():
             reason: FinishReason = "stop" if stopped[i] else "length"
             request, completion = table.finish(int(slots[i]), reason)
+            if self._runner.experts is not None and (first := request.params.experts_from) is not None:
+                told = self._runner.experts.read(int(slots[i]), first, int(at[i]))
+                completion = replace(completion, experts=told)
             if not request.future.done():
                 request.future.set_result(completion)
 

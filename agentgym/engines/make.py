@@ -47,6 +47,7 @@ def make_engine(config: Config, model_path: str = "", *, version: int = 0, in_pr
         "threads": engine.threads,
         "version": version,
         "seed": config.run.seed,
+        "routing": config.learner.routing_replay,
     }
     if in_process:
         from agentgym.engines.local import LocalEngine

@@ -11,6 +11,7 @@ import torch
 
 from agentgym.engines.attention import register
 from agentgym.engines.cache import SlotCache
+from agentgym.engines.expert_cache import ExpertCache
 from agentgym.engines.fuse import fuse
 from agentgym.engines.plan import Ints, Part, StepPlan, join, round_up
 from agentgym.engines.slots import SlotTable
@@ -23,17 +24,23 @@ _SLACK = 256  # padded tokens that cost less than another round of attention
 
 
 class ModelRunner:
-    """A model, its slot cache, and the packing of a step. Owns the model: its attention implementation is changed."""
+    """A model, its slot cache, and the packing of a step. Owns the model: its attention implementation is changed.
 
-    def __init__(self, model: Any, table: SlotTable, device: torch.device, prefill_tokens: int):
+    routing: keep which experts each token was sent to (`experts`).
+    """
+
+    def __init__(
+        self, model: Any, table: SlotTable, device: torch.device, prefill_tokens: int, *, routing: bool = False
+    ):
         check_model(model, table.max_context)
         self.table, self.device, self.prefill_tokens = table, device, prefill_tokens
         self.model = model.to(device).eval().requires_grad_(False)
+        self.experts = ExpertCache(self.model, table.slots, table.max_context) if routing else None
         self.model.set_attn_implementation(register())
         small = device.type == "cpu" and model.dtype == torch.float32
         self.refresh = fuse(self.model) if small else lambda: None
         self.cache = SlotCache(table.slots, table.max_context)
-        table.copy = self.cache.copy
+        table.copy = self._copy
         self.recordings = Recordings(self.model, self.cache)
         self.vocab = int(model.get_input_embeddings().num_embeddings)
         self.prefilled = 0
@@ -50,11 +57,17 @@ class ModelRunner:
         joining, counts = self._within_budget(joining, pending)
         plan, slots = self._plan(decoding, joining, counts)
         self.pack_s += time.thread_time() - began
-        logits = self.recordings.run(plan)
+        logits = self.recordings.run(plan) if self.experts is None else self.experts.run(self.model, plan, self.cache)
         table.cached[decoding] += 1
         table.cached[joining] += counts
         self.prefilled += int(counts.sum())
         return slots, logits
+
+    def _copy(self, source: int, target: int, first: int, end: int) -> None:
+        """Give slot `target` what `source` has cached from `first` to `end`."""
+        self.cache.copy(source, target, first, end)
+        if self.experts is not None:
+            self.experts.copy(source, target, first, end)
 
     def _within_budget(self, joining: Ints, pending: Ints) -> tuple[Ints, Ints]:
         """The joining slots of this step and how many of their tokens it runs, shortest first, so that few pad."""

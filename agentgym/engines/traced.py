@@ -53,7 +53,7 @@ def flatten(plan: StepPlan, windows: tuple[Window, ...], cache: SlotCache) -> tu
     return (*feed, *cache.keys, *cache.values)
 
 
-def run_model(model: Any, plan: StepPlan, cache: StepCache) -> torch.Tensor:
+def run_model(model: Any, plan: StepPlan, cache: StepCache, **more: Any) -> torch.Tensor:
     """The library's forward; logits [n, vocab] of the plan's `last` tokens."""
     out = model(
         input_ids=plan.input_ids,
@@ -62,6 +62,7 @@ def run_model(model: Any, plan: StepPlan, cache: StepCache) -> torch.Tensor:
         use_cache=True,
         logits_to_keep=plan.last,
         slot_plan=plan,
+        **more,
     )
     logits: torch.Tensor = out.logits[0]
     return logits

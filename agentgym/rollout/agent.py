@@ -12,6 +12,7 @@ from time import thread_time
 import numpy as np
 
 from agentgym.protocols import Engine, Parser, Renderer, Start
+from agentgym.rollout.routing import experts_known
 from agentgym.types import Completion, Message, SamplingParams, Turn
 
 
@@ -33,6 +34,8 @@ class Agent:
     renderer: Renderer
     parser: Parser
     seconds: Seconds = field(default_factory=Seconds)
+    routing: bool = False
+    """Whether the engine is asked for the experts that tokens were sent to."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -62,6 +65,8 @@ class Conversation:
     async def act(self, params: SamplingParams) -> tuple[Message, Completion]:
         """Sample the next assistant message. A completion without ids means that the context has no room left."""
         context, parent = self._render()
+        if self.agent.routing:
+            params = replace(params, experts_from=experts_known(self.turns, parent, len(self._branch)))
         self._branch += context.tolist()
         completion = await self.agent.engine.generate(self._branch, params, session=self.session)
         ids = completion.ids.tolist()

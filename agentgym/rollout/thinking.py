@@ -12,7 +12,7 @@ import numpy as np
 
 from agentgym.protocols import Engine, Parser
 from agentgym.rollout.renderer import ChatRenderer
-from agentgym.types import GIVEN, Completion, Ids, SamplingParams, WeightUpdate
+from agentgym.types import GIVEN, Completion, Experts, Ids, SamplingParams, WeightUpdate
 
 
 class ThinkingEngine:
@@ -42,13 +42,17 @@ class ThinkingEngine:
         so_far = [*ids, *first.ids.tolist(), *closing.tolist()]
         # the same random numbers would be drawn again
         seed = None if params.seed is None else (params.seed * 48_271 + 1) & 0x7FFFFFFF
-        rest = await self._engine.generate(so_far, replace(params, max_tokens=left, seed=seed), session=session)
+        params = replace(params, max_tokens=left, seed=seed)
+        if first.experts is not None:
+            params = replace(params, experts_from=len(ids) + len(first.ids) - 1)
+        rest = await self._engine.generate(so_far, params, session=session)
         return Completion(
             np.concatenate([first.ids, closing, rest.ids]),
             np.concatenate([first.logprobs, np.zeros(len(closing), np.float32), rest.logprobs]),
             np.concatenate([first.versions, np.full(len(closing), GIVEN, np.int32), rest.versions]),
             rest.finish_reason,
             count=len(first.ids) + len(rest.ids) if len(closing) else None,
+            experts=_joined(first, rest),
         )
 
     async def release(self, session: str) -> None:
@@ -64,3 +68,10 @@ class ThinkingEngine:
         """The tokens that end the reasoning these are in the middle of; none where they are in none."""
         closing = self._parser.closing(self._renderer.decode(sampled.ids.tolist()))
         return self._renderer.written(closing) if closing else np.zeros(0, np.int32)
+
+
+def _joined(first: Completion, rest: Completion) -> Experts | None:
+    """The second answer goes on where the first one's experts end; without it, theirs do not reach up to the end."""
+    if first.experts is None or rest.experts is None:
+        return None
+    return np.concatenate([first.experts, rest.experts])

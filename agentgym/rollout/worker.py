@@ -173,11 +173,11 @@ def build_agent(
     engine = given or make_engine(spec.config, spec.model_path, version=spec.version)
     renderer = make_renderer(spec.model_path, spec.config)
     parser = make_parser(renderer)
-    budget = spec.config.rollout.max_reasoning_tokens
+    budget, routing = spec.config.rollout.max_reasoning_tokens, spec.config.learner.routing_replay
     asked = ThinkingEngine(engine, renderer, parser, budget) if budget else engine
     if program is not None:
-        return engine, ProgramAgent(asked, renderer, parser, program)
-    return engine, Agent(asked, renderer, parser)
+        return engine, ProgramAgent(asked, renderer, parser, program, routing=routing)
+    return engine, Agent(asked, renderer, parser, routing=routing)
 
 
 def _chat_agent(spec: WorkerSpec) -> tuple[ChatEndpoint, ChatAgent]:

@@ -14,7 +14,7 @@ from agentgym.config import Config
 from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.host import ANSWER_SECONDS, Place, ServerHost, Startable
 from agentgym.engines.sglang.layout import read_layout
-from agentgym.engines.sglang.make import server_command
+from agentgym.engines.sglang.make import check_told, server_command
 from agentgym.engines.sglang.startable import GivenServer, OwnServer
 from agentgym.trainers.cluster.baggage import Baggage
 from agentgym.trainers.cluster.ray_cluster import load_ray, own_host
@@ -120,7 +120,7 @@ class ReplicaActor:
 
     def _connect(self, config: Config, model: str, url: str) -> SGLangEngine:
         engine = config.engine
-        return SGLangEngine(
+        made = SGLangEngine(
             url,
             layout=read_layout(model),
             timeout=engine.timeout,
@@ -128,6 +128,9 @@ class ReplicaActor:
             pause=engine.pause,
             mark=self._mark,
         )
+        if config.learner.routing_replay:
+            check_told(made)
+        return made
 
 
 async def _with_tensors(update: WeightUpdate | None, tensors: Sequence[Any]) -> WeightUpdate | None:

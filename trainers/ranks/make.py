@@ -26,6 +26,7 @@ def build_of(config: Config) -> Build:
         recompute=learner.recompute,
         compile=learner.compile,
         dtype=config.model.dtype,
+        routing_replay=learner.routing_replay,
         lora=Lora(config.model.lora_rank, config.model.lora_alpha, tuple(config.model.lora_targets)),
     )
 

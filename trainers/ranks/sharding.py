@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from agentgym.trainers.policy import Policy, blocks_of
+from agentgym.engines.blocks import blocks_of
+from agentgym.trainers.policy import Policy
 from agentgym.trainers.ranks.pieces import own
 from agentgym.trainers.ranks.team import Team
 from agentgym.trainers.ranks.tensor_parallel import cut

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from agentgym.trainers.checkpoint import write_folder
+from agentgym.trainers.weights.names import Named, as_they_are
 from agentgym.trainers.weights.proof import Prover, checksums_only
 from agentgym.types import WeightUpdate
 
@@ -21,10 +22,11 @@ BESIDE = (".json", ".jinja", ".model", ".txt")
 
 class DiskSync:
     """Implements `protocols.WeightSync`. `folder` is its own and goes with `close`; `model` is the folder whose
-    configuration (all but weights) lies beside each version's, so that a server can be started on it."""
+    configuration (all but weights) lies beside each version's, so that a server can be started on it; `named` gives
+    weights the names of a checkpoint."""
 
-    def __init__(self, folder: Path, model: str, prove: Prover = checksums_only):
-        self._folder, self._model, self._prove = folder, Path(model), prove
+    def __init__(self, folder: Path, model: str, prove: Prover = checksums_only, named: Named = as_they_are):
+        self._folder, self._model, self._prove, self._named = folder, Path(model), prove, named
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.iterdir():  # by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -54,7 +56,7 @@ class DiskSync:
                 and "safetensors" not in file.name
             ):
                 shutil.copy(file, staging)
-        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        whole = {name: tensor.detach().contiguous() for name, tensor in self._named(tensors).items()}
         save_file(whole, staging / "model.safetensors", metadata={"format": "pt"})
 
     def close(self) -> None:

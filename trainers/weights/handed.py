@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from agentgym.trainers.weights.names import Named, as_they_are
 from agentgym.trainers.weights.proof import Prover, checksums_only
 from agentgym.types import WeightUpdate
 
@@ -15,11 +16,11 @@ class HandedSync:
     and each server's own machine writes the folder that it reads. Nothing is copied here; the tensors must stay as they
     are until the update is done (`Rollouts.update` waits for it)."""
 
-    def __init__(self, prove: Prover = checksums_only):
-        self._prove = prove
+    def __init__(self, prove: Prover = checksums_only, named: Named = as_they_are):
+        self._prove, self._named = prove, named
 
     def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> WeightUpdate:
-        return WeightUpdate(version, "full", dict(tensors), proof=self._prove(tensors))
+        return WeightUpdate(version, "full", dict(self._named(tensors)), proof=self._prove(tensors))
 
     def close(self) -> None:
         """Nothing is held."""

@@ -8,6 +8,7 @@ from agentgym.config import Config
 from agentgym.errors import ConfigError
 from agentgym.protocols import WeightSync
 from agentgym.trainers.learner import Learner
+from agentgym.trainers.weights.names import as_saved
 from agentgym.trainers.weights.proof import LearnerProof
 from agentgym.trainers.weights.shared import SharedMemorySync
 
@@ -25,11 +26,11 @@ def make_sync(config: Config, learner: Learner, model_path: str, folder: Path) -
     if engine.sync == "disk" and on_ray and not engine.urls:
         from agentgym.trainers.weights.handed import HandedSync
 
-        return HandedSync(prove)
+        return HandedSync(prove, as_saved(learner.model))
     if engine.sync == "disk":
         from agentgym.trainers.weights.disk import DiskSync
 
-        return DiskSync(folder.resolve(), model_path, prove)
+        return DiskSync(folder.resolve(), model_path, prove, as_saved(learner.model))
     bucket = engine.bucket_mib << 20
     if engine.sync == "distributed":
         from agentgym.trainers.weights.distributed import DistributedSync

@@ -12,7 +12,7 @@ import contextlib
 import random
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 from agentgym.engines.load import Load
 from agentgym.engines.sglang import memory
 from agentgym.engines.sglang.client import Missing, ServerClient
+from agentgym.engines.sglang.experts import Told
 from agentgym.engines.sglang.facts import ONE_TOKEN, ServerFacts, ask_facts
 from agentgym.engines.sglang.labels import Labels, UnknownWeights
 from agentgym.engines.sglang.layout import EMBEDDING, HEAD, ModelLayout, folder_shapes
@@ -203,14 +204,23 @@ class SGLangEngine:
         logprobs: list[float] = []
         versions: list[int] = []
         fruitless = 0
+        told = self._telling(params)
         while True:
-            segment = await self._ask(prompt + ids, params, limit - len(ids), seed)
+            asked = replace(params, experts_from=told.known) if told is not None else params
+            segment = await self._ask(prompt + ids, asked, limit - len(ids), seed)
+            if told is not None:
+                with self._named():
+                    told.add(segment, len(prompt) + len(ids))
             ids += segment.ids
             logprobs += segment.logprobs
             versions += segment.versions
             if reason := _ended(ids, segment, params, limit):
                 return Completion(
-                    np.asarray(ids, np.int32), np.asarray(logprobs, np.float32), np.asarray(versions, np.int32), reason
+                    np.asarray(ids, np.int32),
+                    np.asarray(logprobs, np.float32),
+                    np.asarray(versions, np.int32),
+                    reason,
+                    experts=told.experts if told is not None else None,
                 )
             fruitless = 0 if segment.ids else fruitless + 1
             if fruitless >= FRUITLESS:
@@ -227,14 +237,28 @@ class SGLangEngine:
             raise
         if self._closed:
             raise EngineFault("the engine was closed")
-        try:
+        with self._named():
             segment = read_segment(answer, self._labels.version)
+        self._count(segment)
+        return segment
+
+    def _telling(self, params: SamplingParams) -> Told | None:
+        """Where experts are asked for, what is known of them so far."""
+        if params.experts_from is None:
+            return None
+        if self._layout is None or self._layout.mixture is None:
+            raise EngineFault(f"{self.name}: experts were asked for, and no folder here says how many the model has")
+        return Told(self._layout.mixture, params.experts_from)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Faults of an answer, with the server's name."""
+        try:
+            yield
         except UnknownWeights as e:
             raise EngineGone(f"{self.name}: {e}") from None
         except EngineFault as e:
             raise EngineFault(f"{self.name}: {e}") from None
-        self._count(segment)
-        return segment
 
     async def _abort(self, rid: str) -> None:
         """Nobody waits for it any more: its place is for others. Bounded, for whoever was cancelled has to end."""

@@ -30,6 +30,8 @@ class ServerFacts:
     devices: int
     """Ranks that hold a part of the weights each."""
     on_cpu: bool
+    tells_experts: bool = False
+    """Whether answers can tell the experts that tokens were sent to (--enable-return-routed-experts)."""
 
 
 def ask_facts(client: ServerClient, *, timeout: float = 30.0) -> ServerFacts:
@@ -55,6 +57,7 @@ def ask_facts(client: ServerClient, *, timeout: float = 30.0) -> ServerFacts:
         max_total=max_prompt + 5,  # the scheduler keeps five places of a request's room for what is sampled
         devices=int(server.get("tp_size") or 1) * int(server.get("pp_size") or 1) * int(server.get("dp_size") or 1),
         on_cpu=server.get("device") == "cpu",
+        tells_experts=bool(server.get("enable_return_routed_experts")),
     )
 
 

@@ -127,6 +127,19 @@ def let_seeds_count() -> None:
     batch_invariant_ops.enable_batch_invariant_mode = lambda *_args, **_options: None
 
 
+def let_experts_be_told() -> None:
+    """Take `--enable-return-routed-experts` without CUDA: the table that it keeps would be page-locked by CUDA's own
+    call, and here is nothing to copy it from."""
+    import torch
+
+    common: Any = importlib.import_module("sglang.srt.mem_cache.pool_host.common")
+
+    def unpinned(dims: tuple[int, ...], *, dtype: Any, **_options: Any) -> Any:
+        return torch.empty(dims, dtype=dtype)
+
+    common.ALLOC_MEMORY_FUNCS["cpu"] = unpinned
+
+
 def main(arguments: list[str]) -> None:
     server_args = importlib.import_module("sglang.srt.server_args").prepare_server_args(arguments)
     importlib.import_module("sglang.launch_server").run_server(server_args)
@@ -137,6 +150,8 @@ if on_cpu(sys.argv[1:]):  # also where a process of the server imports this file
     stand_in_for_kernels()
     if "--enable-deterministic-inference" in sys.argv:
         let_seeds_count()
+    if "--enable-return-routed-experts" in sys.argv:
+        let_experts_be_told()
 
 if __name__ == "__main__":
     end_with_parent()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentgym.engines.mixture import Mixture, mixture_of
 from agentgym.errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -27,6 +28,7 @@ class ModelLayout:
     vocabulary: int
     tied: bool
     """Whether the output head is the embedding: then its name may be given or left out."""
+    mixture: Mixture | None = None
 
     def check(self, given: Shapes) -> None:
         """Raises `ModelError` naming what is unknown, missing or of another shape."""
@@ -55,7 +57,9 @@ def read_layout(folder: str | Path) -> ModelLayout | None:
     inner = config.get("text_config") or {}
     tied = config.get("tie_word_embeddings", inner.get("tie_word_embeddings", False))
     vocabulary = config.get("vocab_size", inner.get("vocab_size", 0))
-    return ModelLayout(str(path), str(config.get("model_type", "")), shapes, int(vocabulary or 0), bool(tied))
+    return ModelLayout(
+        str(path), str(config.get("model_type", "")), shapes, int(vocabulary or 0), bool(tied), mixture_of(config)
+    )
 
 
 def folder_shapes(folder: str | Path) -> Shapes:

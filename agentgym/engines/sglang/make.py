@@ -8,17 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentgym.config import Config
+from agentgym.engines.mixture import KEY
 from agentgym.engines.replicas import ReplicatedEngine
 from agentgym.engines.sglang.commands import cpu_command, gpu_command
 from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.interpreter import find_python
-from agentgym.engines.sglang.layout import read_layout
+from agentgym.engines.sglang.layout import ModelLayout, read_layout
 from agentgym.engines.sglang.memory import SAVER
 from agentgym.engines.sglang.process import LOCAL, ServerCommand
 from agentgym.engines.sglang.supervisor import Supervisor
 from agentgym.errors import ConfigError, EngineFault
 
 TRUNCATING = ("--preferred-sampling-params",)
+TELL_EXPERTS = "--enable-return-routed-experts"
 
 
 def make_sglang(config: Config, model: str, *, version: int = 0) -> ReplicatedEngine:
@@ -69,6 +71,8 @@ def server_command(config: Config, gpus: Sequence[int | str] = (), *, host: str 
         raise ConfigError(f"engine.server_args: {refused[0]} would change what is sampled; training says it by request")
     python = find_python(engine.python)
     arguments = ("--random-seed", str(config.run.seed), "--skip-tokenizer-init", *engine.server_args)
+    if config.learner.routing_replay and TELL_EXPERTS not in arguments:
+        arguments = (TELL_EXPERTS, *arguments)
     if gpus:
         if config.cluster.placement == "colocated":
             arguments = (SAVER, *arguments)
@@ -99,6 +103,10 @@ def _attach(
         ]
     except EngineFault as e:
         raise ConfigError(f"engine.urls: {e}") from None
+    if config.learner.routing_replay:
+        check_mixture(layout)
+        for asked in engines:
+            check_told(asked)
 
     async def revive(index: int) -> None:
         import asyncio
@@ -109,6 +117,22 @@ def _attach(
 
     closed = supervisor.close if supervisor else lambda: None
     return ReplicatedEngine(engines, revive=revive, closed=closed, order=config.engine.update)
+
+
+def check_mixture(layout: ModelLayout | None) -> None:
+    """Raises `ConfigError` for a model that has no experts, as far as can be seen here."""
+    if layout is None:
+        raise ConfigError(f"{KEY}: the model has to lie in a folder of this machine: set model.path to it")
+    if layout.mixture is None:
+        raise ConfigError(f"{KEY}: {layout.folder} has no experts; set it to false")
+
+
+def check_told(engine: SGLangEngine) -> None:
+    """Raises `ConfigError` where a server cannot tell the experts of tokens."""
+    if not engine.facts.tells_experts:
+        raise ConfigError(
+            f"{KEY}: {engine.name} does not tell experts: start it with {TELL_EXPERTS}, or set it to false"
+        )
 
 
 def answer_seconds(config: Config) -> float:

@@ -32,10 +32,15 @@ class Segment:
     reason: Literal["stop", "length", "abort"]
     prompt_tokens: int
     cached_tokens: int
+    experts: str = ""
+    """Those of the tokens from the one asked for to the last but one, base64; empty where they are not told."""
 
 
 def request_body(rid: str, ids: Sequence[int], params: SamplingParams, limit: int, seed: int) -> dict[str, Any]:
     """`limit`: tokens to sample; `seed`: used by servers with --enable-deterministic-inference."""
+    more: dict[str, Any] = {}
+    if params.experts_from is not None:
+        more = {"return_routed_experts": True, "routed_experts_start_len": params.experts_from}
     sampling = {
         **NEUTRAL,
         "max_new_tokens": limit,
@@ -43,7 +48,7 @@ def request_body(rid: str, ids: Sequence[int], params: SamplingParams, limit: in
         "stop_token_ids": list(params.stop_ids),
         "sampling_seed": seed & SEED_BITS,
     }
-    return {"rid": rid, "input_ids": list(ids), "sampling_params": sampling, "return_logprob": True}
+    return {"rid": rid, "input_ids": list(ids), "sampling_params": sampling, "return_logprob": True, **more}
 
 
 def read_segment(answer: Any, version_of: Callable[[str], int]) -> Segment:
@@ -59,6 +64,7 @@ def read_segment(answer: Any, version_of: Callable[[str], int]) -> Segment:
         reason = (meta.get("finish_reason") or {}).get("type", "stop")
         told = [int(row[1]) for row in rows]
         prompt, cached = int(meta.get("prompt_tokens") or 0), int(meta.get("cached_tokens") or 0)
+        experts = str(meta.get("routed_experts") or "")
         versions = _versions(meta, len(ids), version_of)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
         raise EngineFault(f"an answer that cannot be read ({type(e).__name__}: {e}): is it an SGLang server?") from None
@@ -68,7 +74,7 @@ def read_segment(answer: Any, version_of: Callable[[str], int]) -> Segment:
         raise EngineFault("the model's logits are NaN or infinite")
     if reason not in ("stop", "length", "abort"):
         reason = "stop"
-    return Segment(ids, logprobs, versions, reason, prompt, cached)
+    return Segment(ids, logprobs, versions, reason, prompt, cached, experts)
 
 
 def _versions(meta: Mapping[str, Any], count: int, version_of: Callable[[str], int]) -> list[int]:

@@ -22,6 +22,7 @@ class ProgramAgent:
     seconds: Seconds = field(default_factory=Seconds)
     server: EndpointServer = field(default_factory=EndpointServer)
     stage: Stage = field(default_factory=Stage)
+    routing: bool = False
 
     @property
     def stop_ids(self) -> tuple[int, ...]:

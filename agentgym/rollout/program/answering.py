@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agentgym.errors import AgentGymError, EngineFault, ModelError, boundary
 from agentgym.rollout.program.branches import Branches, Place, stopped_at
 from agentgym.rollout.program.wire import Ask, Reply, WireError, outward
+from agentgym.rollout.routing import experts_known
 from agentgym.types import Completion, SamplingParams, StopReason
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Answering:
         """Raises `WireError`, `Spent`, `EngineFault`."""
         params = self._params(ask, play, limits)
         place = self._place(ask)
+        if self._agent.routing:
+            before = len(place.prompt) - len(place.context)
+            params = replace(params, experts_from=experts_known(self.branches.turns, place.parent, before))
         self._asked += 1
         with boundary(EngineFault):
             completion = await self._agent.engine.generate(place.prompt, params, session=place.session)

@@ -246,13 +246,7 @@ def stopped_at(renderer: Renderer, completion: Completion, stops: Sequence[str])
         text = renderer.decode(ids[:middle])
         low, high = (low, middle) if any(stop in text for stop in stops) else (middle + 1, high)
     text = renderer.decode(ids[:low])
-    done = replace(
-        completion,
-        ids=completion.ids[:low],
-        logprobs=completion.logprobs[:low],
-        versions=completion.versions[:low],
-        finish_reason="stop",
-    )
+    done = completion.first(low)
     return done, text[: min(text.find(stop) for stop in stops if stop in text)]
 
 

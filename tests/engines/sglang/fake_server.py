@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import copy
 import hashlib
 import os
@@ -20,6 +21,7 @@ import threading
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import uvicorn
 from safetensors.torch import load_file
@@ -42,7 +44,8 @@ LACKS = ("/begin_weight_update", "/end_weight_update", "/ready", "/model_info", 
 class FakeServer:
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        self.engine = LocalEngine.from_pretrained(options.model_path, slots=32)
+        tells = options.enable_return_routed_experts
+        self.engine = LocalEngine.from_pretrained(options.model_path, slots=32, routing=tells)
         self.model: Any = self.engine._runner.model
         self.eos = self.model.config.eos_token_id
         self.context = int(self.model.config.max_position_embeddings)
@@ -89,7 +92,10 @@ class FakeServer:
         sampling = body.get("sampling_params") or {}
         limit = min(int(sampling.get("max_new_tokens", 128)), self.context - 1 - len(ids))
         stops = {self.eos, *(sampling.get("stop_token_ids") or ())}
-        params = SamplingParams(1, float(sampling.get("temperature", 1.0)), (), sampling.get("sampling_seed"))
+        asked = body.get("return_routed_experts") and self.options.enable_return_routed_experts
+        since = int(body.get("routed_experts_start_len", 0)) if asked else None
+        params = SamplingParams(1, float(sampling.get("temperature", 1.0)), (), sampling.get("sampling_seed"), since)
+        experts: Any = None
         out: list[int] = []
         rows: list[list[Any]] = []
         labels: list[str] = []
@@ -102,7 +108,7 @@ class FakeServer:
             label = self.label
             done = await self.engine.generate(ids + out, params, session=rid)
             await asyncio.sleep(PACE)
-            token = int(done.ids[0])
+            token, experts = int(done.ids[0]), done.experts
             out.append(token)
             rows.append([float(done.logprobs[0]), token, None])
             labels.append(label)
@@ -124,6 +130,8 @@ class FakeServer:
                 meta["input_token_logprobs"] = self._prompt_logprobs(ids)
         if self.options.release != OLD:
             meta["weight_versions"] = _spans(labels or [self.label])
+        if experts is not None:  # of all tokens that were run, from the one asked for on
+            meta["routed_experts"] = base64.b64encode(experts.astype(np.int32).tobytes()).decode()
         return {"output_ids": out, "meta_info": meta}
 
     @torch.no_grad()
@@ -169,7 +177,7 @@ class FakeServer:
             await asyncio.sleep(0.2)
         try:
             if not lost:
-                await self._load(WeightUpdate(0, tensors=load_file(f"{body['model_path']}/model.safetensors")))
+                await self._load(_on_disk(body["model_path"]))
         except (ModelError, OSError) as e:
             return JSONResponse({"success": False, "message": str(e)}, 400)
         self.model_path = body["model_path"]
@@ -262,7 +270,13 @@ class FakeServer:
 
     async def server_info(self, request: Request) -> Response:
         return JSONResponse(
-            {"version": self.options.release, "tp_size": 1, "device": "cpu", "max_req_input_len": self.context - 6}
+            {
+                "version": self.options.release,
+                "tp_size": 1,
+                "device": "cpu",
+                "max_req_input_len": self.context - 6,
+                "enable_return_routed_experts": self.options.enable_return_routed_experts,
+            }
         )
 
     async def health(self, request: Request) -> Response:
@@ -303,6 +317,13 @@ class FakeServer:
         return Starlette(routes=told)
 
 
+def _on_disk(folder: str) -> WeightUpdate:
+    """A checkpoint; of a mixture its experts have other names there than in memory."""
+    tensors = load_file(f"{folder}/model.safetensors")
+    saved_otherwise = any(".experts.0." in name for name in tensors)
+    return WeightUpdate(0, path=folder) if saved_otherwise else WeightUpdate(0, tensors=tensors)
+
+
 def _refused(message: str) -> Response:
     return JSONResponse({"error": {"message": message}}, 400)
 
@@ -333,6 +354,8 @@ def _server_tensors(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             found[name] = _rows(tensor.T, 32).T.contiguous()
         elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
             found[name] = _rows(tensor, 64)
+        elif ".mlp.experts." in name:
+            found[name.replace("gate_up_proj", "w13_weight").replace("down_proj", "w2_weight")] = tensor
         elif not any(part in name for part in (".k_proj.", ".v_proj.", ".up_proj.")):
             found[name] = tensor
     return found
@@ -392,6 +415,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--release", default="0.5.23")
     parser.add_argument("--fault", default="")
     parser.add_argument("--enable-memory-saver", action="store_true")
+    parser.add_argument("--enable-return-routed-experts", action="store_true")
     options, _ = parser.parse_known_args(arguments)
     if options.fault == "no-start":
         sys.exit("CUDA out of luck")

@@ -91,12 +91,15 @@ class Theatre:
         renderer: Any,
         env: Any = None,
         limits: Limits | None = None,
+        routing: bool = False,
     ) -> Trajectory:
         """One episode by a program, or by our own agent where it is None."""
         agent: Any = Agent(engine, renderer, renderer.parser)
         if function is not None:
             program = make_program(function)
-            agent = ProgramAgent(engine, renderer, renderer.parser, program, server=self.server, stage=self.stage)
+            agent = ProgramAgent(
+                engine, renderer, renderer.parser, program, server=self.server, stage=self.stage, routing=routing
+            )
         begun = Play("0:nuts/3", "parts", {"index": 0}, seed=5)
         episode = run_episode(env or Parts(), agent, begun, limits or Limits(seconds=20))
         (done,) = self.runner.run(episode)
