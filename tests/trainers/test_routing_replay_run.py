@@ -118,9 +118,11 @@ def test_a_run_whose_engine_routes_otherwise(place: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(LocalEngine, "__init__", made)
     learned = train(place)
     assert max(row["routing_replay/own_gap_max"] for row in learned) > 1e-2
-    for row in learned:
+    exact = [row for row in learned if row["logprob_gap"] is not None]  # else weights of another version are compared
+    assert exact
+    for row in exact:
         assert row["routing_replay/gap_max"] < 1e-4, "the very same experts, and the same weights of them"
-        assert row["logprob_gap"] is None or row["logprob_gap"] < 1e-4
+        assert row["logprob_gap"] < 1e-4
 
 
 def test_a_dense_model_is_refused(place: Path) -> None:
