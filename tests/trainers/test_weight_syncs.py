@@ -20,6 +20,7 @@ from agentgym.trainers.weights.buckets import buckets_of
 from agentgym.trainers.weights.disk import DiskSync
 from agentgym.trainers.weights.distributed import DistributedSync
 from agentgym.trainers.weights.make import make_sync
+from tests.trainers.rows import tiny_moe
 
 
 def tensors(value: float) -> dict[str, torch.Tensor]:
@@ -112,6 +113,15 @@ def test_a_shared_gpus_memory_is_refused_on_a_cpu(tmp_path: Path) -> None:
     told = load_config(None, {"engine": {"kind": "sglang", "sync": "tensor"}})
     with pytest.raises(ConfigError, match="the learner is on the CPU"):
         make_sync(told, Learner(Qwen3ForCausalLM(config), LearnerOptions()), "", tmp_path)
+
+
+@pytest.mark.parametrize("sync", ["distributed", "tensor"])
+def test_experts_go_by_disk(tmp_path: Path, sync: str) -> None:
+    told = load_config(None, {"engine": {"kind": "sglang", "sync": sync}})
+    with pytest.raises(ConfigError, match=rf"engine.sync = '{sync}': Qwen3MoeForCausalLM has experts.* use disk"):
+        make_sync(told, Learner(tiny_moe(), LearnerOptions()), "", tmp_path)
+    disk = load_config(None, {"engine": {"kind": "sglang", "sync": "disk"}})
+    make_sync(disk, Learner(tiny_moe(), LearnerOptions()), "", tmp_path).close()
 
 
 def test_checksums_are_of_what_a_server_holds() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agentgym.config import Config
+from agentgym.engines.mixture import mixture_of
 from agentgym.errors import ConfigError
 from agentgym.protocols import WeightSync
 from agentgym.trainers.learner import Learner
@@ -31,6 +32,11 @@ def make_sync(config: Config, learner: Learner, model_path: str, folder: Path) -
         from agentgym.trainers.weights.disk import DiskSync
 
         return DiskSync(folder.resolve(), model_path, prove, as_saved(learner.model))
+    if mixture_of(learner.model.config.to_dict()) is not None:
+        raise ConfigError(
+            f"engine.sync = {engine.sync!r}: {type(learner.model).__name__} has experts, and servers know theirs by "
+            "other names than the learner: use disk, which renames them"
+        )
     bucket = engine.bucket_mib << 20
     if engine.sync == "distributed":
         from agentgym.trainers.weights.distributed import DistributedSync
