@@ -20,8 +20,8 @@ from agentgym.types import (
     Task,
     ToolCall,
     Trajectory,
-    WeightUpdate,
 )
+from agentgym.weights import WeightUpdate
 
 if TYPE_CHECKING:
     import torch

@@ -33,7 +33,8 @@ from agentgym.trainers.frontier import Frontier, TaskSource
 from agentgym.trainers.loop import Loop
 from agentgym.trainers.pipeline import Pipeline
 from agentgym.trainers.timed import TimedRollouts
-from agentgym.types import GroupRequest, WeightUpdate
+from agentgym.types import GroupRequest
+from agentgym.weights import WeightUpdate
 
 GROUPS, SIZE, SLOTS, SIGMA, STEPS, EDGE = 32, 8, 64, 1.0, 60, 10
 TOKENS = 100.0

@@ -36,7 +36,8 @@ from agentgym.protocols import WeightSync
 from agentgym.trainers.weights.disk import DiskSync
 from agentgym.trainers.weights.distributed import DistributedSync
 from agentgym.trainers.weights.proof import checksums_only
-from agentgym.types import SamplingParams, WeightProof
+from agentgym.types import SamplingParams
+from agentgym.weights import WeightProof
 
 FAKE = Path(__file__).parent.parent / "tests" / "engines" / "sglang" / "fake_server.py"
 WIDTH = 1024

@@ -25,7 +25,8 @@ from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.losses import supervised_loss
 from agentgym.trainers.losses.grpo import grpo_loss
 from agentgym.trainers.tiny_model import build_model, build_tokenizer, conversation_texts
-from agentgym.types import GroupRequest, WeightUpdate
+from agentgym.types import GroupRequest
+from agentgym.weights import WeightUpdate
 
 ENV, CONTEXT, STEPS = f"{Path(__file__).with_name('01_custom_tool_env.py')}:bookings", 192, 14
 

@@ -23,7 +23,8 @@ from agentgym.errors import AgentGymError, ConfigError, RunError, UserError
 from agentgym.rollout.situation import Situation
 from agentgym.rollout.worker import Worker, WorkerFailed, WorkerSpec
 from agentgym.trainers.stall import NOBODY, SILENCE, StallWatch
-from agentgym.types import Group, GroupRequest, WeightUpdate
+from agentgym.types import Group, GroupRequest
+from agentgym.weights import WeightUpdate
 
 LOOK_SECONDS = 1.0
 """Whoever waits for a worker looks so often whether it is alive."""

@@ -11,17 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from agentgym.types import (
-    Completion,
-    Group,
-    GroupRequest,
-    Message,
-    Outcome,
-    StopReason,
-    Trajectory,
-    Turn,
-    WeightUpdate,
-)
+from agentgym.types import Completion, Group, GroupRequest, Message, Outcome, StopReason, Trajectory, Turn
+from agentgym.weights import WeightUpdate
 
 
 class TimedRollouts:

@@ -27,7 +27,7 @@ from agentgym.engines.messages import (
 )
 from agentgym.errors import AgentGymError
 from agentgym.protocols import Engine
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 
 def main(channel: Channel, build: Callable[[], Engine], parent: int) -> None:

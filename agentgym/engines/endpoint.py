@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 
 from agentgym.errors import EngineFault, ModelError
-from agentgym.types import FinishReason, Message, SamplingParams, WeightUpdate
+from agentgym.types import FinishReason, Message, SamplingParams
+from agentgym.weights import WeightUpdate
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the second attempt, doubled for each further one; and the most, also of what a server asks for."""

@@ -26,7 +26,8 @@ from agentgym.engines.stats import EngineStats
 from agentgym.engines.weights import load_update
 from agentgym.errors import EngineFault, ModelError
 from agentgym.hub import check_model
-from agentgym.types import Completion, FinishReason, SamplingParams, WeightUpdate
+from agentgym.types import Completion, FinishReason, SamplingParams
+from agentgym.weights import WeightUpdate
 
 
 class LocalEngine:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agentgym.types import Completion, Ids, SamplingParams, WeightUpdate
+from agentgym.types import Completion, Ids, SamplingParams
+from agentgym.weights import WeightUpdate
 
 
 class Channel(Protocol):

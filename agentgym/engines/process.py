@@ -34,7 +34,8 @@ from agentgym.engines.messages import (
 )
 from agentgym.errors import EngineFault
 from agentgym.protocols import Engine
-from agentgym.types import Completion, SamplingParams, WeightUpdate
+from agentgym.types import Completion, SamplingParams
+from agentgym.weights import WeightUpdate
 
 _CLOSE_SECONDS = 5.0
 

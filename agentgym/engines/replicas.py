@@ -20,7 +20,8 @@ import numpy as np
 from agentgym.engines.load import Load, load_of
 from agentgym.errors import EngineFault, EngineGone
 from agentgym.protocols import Engine
-from agentgym.types import Completion, SamplingParams, WeightUpdate
+from agentgym.types import Completion, SamplingParams
+from agentgym.weights import WeightUpdate
 
 PREFIX = 64
 """Tokens of a prompt's beginning that decide where a new session goes."""

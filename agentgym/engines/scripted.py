@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from agentgym.errors import EngineFault
-from agentgym.types import Completion, FinishReason, SamplingParams, WeightUpdate
+from agentgym.types import Completion, FinishReason, SamplingParams
+from agentgym.weights import WeightUpdate
 
 Reply: TypeAlias = "str | Sequence[int]"
 Script: TypeAlias = "Callable[[list[int], SamplingParams], Reply] | Iterable[Reply]"

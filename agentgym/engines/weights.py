@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from agentgym.errors import ModelError
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 
 def load_update(model: Any, update: WeightUpdate) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from agentgym.protocols import Engine, Parser
 from agentgym.rollout.renderer import ChatRenderer
-from agentgym.types import GIVEN, Completion, Experts, Ids, SamplingParams, WeightUpdate
+from agentgym.types import GIVEN, Completion, Experts, Ids, SamplingParams
+from agentgym.weights import WeightUpdate
 
 
 class ThinkingEngine:

@@ -29,7 +29,8 @@ from agentgym.rollout.episode import AnyAgent, Limits
 from agentgym.rollout.program.agent import ProgramAgent
 from agentgym.rollout.program.function import load_program
 from agentgym.rollout.situation import Situation, phases_of
-from agentgym.types import Group, GroupRequest, WeightUpdate
+from agentgym.types import Group, GroupRequest
+from agentgym.weights import WeightUpdate
 
 
 @dataclass(frozen=True, slots=True)

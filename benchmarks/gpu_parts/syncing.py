@@ -31,7 +31,7 @@ from agentgym.trainers.weights.disk import DiskSync
 from agentgym.trainers.weights.distributed import PATIENCE, DistributedSync
 from agentgym.trainers.weights.shared import SharedMemorySync
 from agentgym.trainers.weights.tensor import TensorSync
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 from gpu_parts.job import Job, described, status_of
 
 GB, ROUNDS, BUCKET_MIB = 2.0, 3, 256

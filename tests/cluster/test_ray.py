@@ -23,7 +23,8 @@ from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.cluster.rollouts import RayRollouts
 from agentgym.trainers.stall import StallWatch
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
-from agentgym.types import Group, GroupRequest, WeightUpdate
+from agentgym.types import Group, GroupRequest
+from agentgym.weights import WeightUpdate
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

@@ -14,7 +14,8 @@ import torch
 from agentgym.engines.local import LocalEngine
 from agentgym.errors import EngineFault, ModelError
 from agentgym.protocols import Engine
-from agentgym.types import Completion, SamplingParams, WeightUpdate
+from agentgym.types import Completion, SamplingParams
+from agentgym.weights import WeightUpdate
 
 EngineOf = Callable[[str, str], Engine]
 

@@ -12,7 +12,8 @@ import torch
 
 from agentgym.engines.local import LocalEngine
 from agentgym.protocols import Engine
-from agentgym.types import Completion, SamplingParams, WeightUpdate
+from agentgym.types import Completion, SamplingParams
+from agentgym.weights import WeightUpdate
 
 EngineOf = Callable[[str, str], Engine]
 TOLERANCE = 1e-5

@@ -12,7 +12,8 @@ import pytest
 from agentgym.engines.replicas import ReplicatedEngine
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import EngineFault, EngineGone
-from agentgym.types import Completion, SamplingParams, WeightUpdate
+from agentgym.types import Completion, SamplingParams
+from agentgym.weights import WeightUpdate
 
 PARAMS = SamplingParams(2)
 

@@ -13,7 +13,8 @@ from agentgym.engines.mixture import Mixture, mixture_of
 from agentgym.engines.routing import routes, tap
 from agentgym.errors import ModelError
 from agentgym.protocols import Engine
-from agentgym.types import SamplingParams, WeightUpdate
+from agentgym.types import SamplingParams
+from agentgym.weights import WeightUpdate
 
 MIXTURES = pytest.mark.parametrize("mixture", ["qwen3_moe", "gpt_oss"])
 

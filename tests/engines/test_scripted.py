@@ -9,7 +9,8 @@ import pytest
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import EngineFault
 from agentgym.protocols import Engine
-from agentgym.types import Completion, SamplingParams, WeightUpdate
+from agentgym.types import Completion, SamplingParams
+from agentgym.weights import WeightUpdate
 
 
 class Letters:

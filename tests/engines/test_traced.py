@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agentgym.engines.local import LocalEngine
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 
 def play(given: Any, model: Any, family: str, episodes: int = 24) -> tuple[LocalEngine, list[Any]]:

@@ -15,7 +15,8 @@ from agentgym.trainers.difficulty import Difficulty
 from agentgym.trainers.frontier import Frontier, TaskSource
 from agentgym.trainers.pipeline import Pipeline, oldest_version
 from agentgym.trainers.timed import TimedRollouts
-from agentgym.types import Group, GroupRequest, Outcome, StopReason, Trajectory, WeightUpdate
+from agentgym.types import Group, GroupRequest, Outcome, StopReason, Trajectory
+from agentgym.weights import WeightUpdate
 
 
 class RecordedRollouts:

@@ -15,7 +15,8 @@ from agentgym.rollout.situation import Situation
 from agentgym.rollout.worker import Worker, WorkerFailed
 from agentgym.trainers.cluster.baggage import Baggage
 from agentgym.trainers.cluster.hosted import Links, hosted_engine
-from agentgym.types import Group, GroupRequest, WeightUpdate
+from agentgym.types import Group, GroupRequest
+from agentgym.weights import WeightUpdate
 
 
 class RolloutActor:

@@ -26,7 +26,7 @@ from agentgym.trainers.cluster.hosted import Links
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
 from agentgym.trainers.cluster.replica import ReplicaActor, Sign
 from agentgym.trainers.cluster.replica_needs import replica_needs
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 LOOK_SECONDS = 0.3
 ATTEMPTS = 5

@@ -13,7 +13,8 @@ from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.host import Place
 from agentgym.engines.sglang.layout import ModelLayout
 from agentgym.errors import EngineGone, ModelError
-from agentgym.types import Completion, SamplingParams, WeightUpdate
+from agentgym.types import Completion, SamplingParams
+from agentgym.weights import WeightUpdate
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from agentgym.engines.sglang.make import check_told, server_command
 from agentgym.engines.sglang.startable import GivenServer, OwnServer
 from agentgym.trainers.cluster.baggage import Baggage
 from agentgym.trainers.cluster.ray_cluster import load_ray, own_host
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 LOG_BYTES = 1 << 20
 """Of a server's log that go up at once."""

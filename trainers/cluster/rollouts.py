@@ -18,7 +18,8 @@ from agentgym.trainers.cluster.fleet import Fleet
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
 from agentgym.trainers.rollouts import RolloutError, Stats
 from agentgym.trainers.stall import NOBODY, StallWatch
-from agentgym.types import Group, GroupRequest, WeightUpdate
+from agentgym.types import Group, GroupRequest
+from agentgym.weights import WeightUpdate
 
 ATTEMPTS = 5
 """Workers that a request may take down before the run is ended: it may be what kills them."""

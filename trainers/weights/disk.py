@@ -11,7 +11,7 @@ import torch
 from agentgym.trainers.checkpoint import write_folder
 from agentgym.trainers.weights.names import Named, as_they_are
 from agentgym.trainers.weights.proof import Prover, checksums_only
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 KEPT = 2
 """Versions that stay: an engine that is started anew may be reading the one before the last."""

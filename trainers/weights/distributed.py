@@ -22,7 +22,7 @@ import torch
 
 from agentgym.trainers.weights.buckets import Bucket, buckets_of
 from agentgym.trainers.weights.proof import Prover, checksums_only
-from agentgym.types import WeightSender, WeightUpdate
+from agentgym.weights import WeightSender, WeightUpdate
 
 BUCKET_BYTES = 256 << 20
 """What a server holds besides its weights while it receives."""

@@ -8,7 +8,7 @@ import torch
 
 from agentgym.trainers.weights.names import Named, as_they_are
 from agentgym.trainers.weights.proof import Prover, checksums_only
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 
 class HandedSync:

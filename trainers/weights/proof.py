@@ -8,7 +8,7 @@ import torch
 
 from agentgym.engines.sglang.proof import digests
 from agentgym.trainers.learner import Learner
-from agentgym.types import WeightProof
+from agentgym.weights import WeightProof
 
 Prover = Callable[[Mapping[str, torch.Tensor]], WeightProof]
 PROBE_TOKENS = 24

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from agentgym.errors import ConfigError
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 PLACE = "/dev/shm"
 """Where Linux keeps shared memory."""

@@ -16,7 +16,7 @@ import torch.multiprocessing  # teaches ForkingPickler to hand over CUDA tensors
 
 from agentgym.trainers.weights.buckets import buckets_of
 from agentgym.trainers.weights.proof import Prover, checksums_only
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 
 class TensorSync:

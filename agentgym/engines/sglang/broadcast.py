@@ -17,7 +17,7 @@ from typing import Any
 from agentgym.engines.sglang.client import ServerClient
 from agentgym.engines.sglang.facts import ServerFacts
 from agentgym.errors import EngineFault, EngineGone
-from agentgym.types import WeightSender
+from agentgym.weights import WeightSender
 
 LINE = 1 << 26
 """Bytes of the longest message: the names and shapes of all tensors."""

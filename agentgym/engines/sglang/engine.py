@@ -32,7 +32,8 @@ from agentgym.engines.sglang.refit import PauseMode, Refit
 from agentgym.engines.sglang.sampling import Segment, read_segment, request_body
 from agentgym.engines.stats import EngineStats
 from agentgym.errors import EngineFault, EngineGone, ModelError
-from agentgym.types import Completion, FinishReason, SamplingParams, WeightUpdate
+from agentgym.types import Completion, FinishReason, SamplingParams
+from agentgym.weights import WeightUpdate
 
 FRUITLESS = 20
 """Times in a row that a request may be broken off without a token before it is given up."""

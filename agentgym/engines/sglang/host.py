@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.facts import ServerFacts
 from agentgym.errors import EngineFault, EngineGone
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 WATCH_SECONDS = 0.5
 """Between looks whether the server's process is there."""

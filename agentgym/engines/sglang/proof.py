@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agentgym.engines.sglang.client import Missing, ServerClient
 from agentgym.engines.sglang.facts import ServerFacts
 from agentgym.errors import EngineFault
-from agentgym.types import WeightProof
+from agentgym.weights import WeightProof
 
 if TYPE_CHECKING:
     import torch

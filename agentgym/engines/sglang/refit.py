@@ -19,7 +19,7 @@ from agentgym.engines.sglang.broadcast import Broadcast
 from agentgym.engines.sglang.client import Missing, ServerClient
 from agentgym.engines.sglang.facts import ServerFacts
 from agentgym.errors import EngineFault, ModelError
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 PauseMode = Literal["retract", "in_place", "abort"]
 

@@ -32,7 +32,8 @@ from starlette.routing import Route
 
 from agentgym.engines.local import LocalEngine
 from agentgym.errors import EngineFault, ModelError
-from agentgym.types import SamplingParams, WeightUpdate
+from agentgym.types import SamplingParams
+from agentgym.weights import WeightUpdate
 
 OLD = "0.5.17"
 PACE = 0.003

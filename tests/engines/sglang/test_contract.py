@@ -18,7 +18,8 @@ from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.weights.disk import DiskSync
 from agentgym.trainers.weights.distributed import DistributedSync
 from agentgym.trainers.weights.proof import LearnerProof
-from agentgym.types import Completion, SamplingParams, WeightProof
+from agentgym.types import Completion, SamplingParams
+from agentgym.weights import WeightProof
 
 TOLERANCE = 1e-4
 SMALL_BUCKET = 20_000
@@ -182,7 +183,7 @@ def test_a_refused_update_leaves_it_serving(server: Any, given: Any, tmp_path: P
     engine = given.served_engine(server, layout=None)
     (tmp_path / "model.safetensors").write_bytes((8).to_bytes(8, "little") + b'{"a":{}}')
     from agentgym.errors import ModelError
-    from agentgym.types import WeightUpdate
+    from agentgym.weights import WeightUpdate
 
     with pytest.raises((EngineFault, ModelError)):
         asyncio.run(engine.update_weights(WeightUpdate(1, path=str(tmp_path))))

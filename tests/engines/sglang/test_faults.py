@@ -275,7 +275,7 @@ def test_an_old_release_has_right_versions_too(given: Any, tmp_path: Path) -> No
 
 
 async def _spanning(engine: Any, given: Any) -> None:
-    from agentgym.types import WeightUpdate
+    from agentgym.weights import WeightUpdate
 
     running = [asyncio.create_task(engine.generate([3 + i], SamplingParams(110))) for i in range(4)]
     await asyncio.sleep(0.15)
@@ -297,7 +297,7 @@ async def _spanning(engine: Any, given: Any) -> None:
 @pytest.mark.xdist_group("the fake SGLang server")
 def test_a_server_that_loses_updates_is_named_with_the_version(given: Any, tmp_path: Path) -> None:
     from agentgym.engines.sglang.proof import digests
-    from agentgym.types import WeightProof, WeightUpdate
+    from agentgym.weights import WeightProof, WeightUpdate
 
     server = given.serve("fake", tmp_path, "--fault", "lose-updates")
     try:

@@ -10,7 +10,7 @@ import pytest
 from agentgym.engines.sglang.facts import ServerFacts
 from agentgym.engines.sglang.host import ServerHost
 from agentgym.errors import EngineFault, EngineGone
-from agentgym.types import WeightUpdate
+from agentgym.weights import WeightUpdate
 
 FACTS = ServerFacts("0.5.23", "model", "qwen3", "default", True, 100, 105, 1, True)
 
