@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -208,3 +209,23 @@ def test_no_cluster_there(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "no Ray cluster can be joined there" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+OWN = """
+import ray
+from agentgym.config import load_config
+from agentgym.trainers.cluster.ray_cluster import RayCluster
+cluster = RayCluster(load_config(None, {"cluster": {"kind": "ray"}}))
+print("nodes", len(ray.nodes()))
+cluster.close()
+"""
+
+
+def test_a_cluster_of_its_own_beside_another(cluster: Any) -> None:
+    """Without an address: whatever else runs on this machine, or is meant by the shell's own setting."""
+    there = {**os.environ, "RAY_ADDRESS": cluster.address}
+    done = subprocess.run(
+        [sys.executable, "-c", OWN], capture_output=True, text=True, timeout=200, check=False, env=there
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nodes 1" in done.stdout.splitlines()

@@ -40,7 +40,9 @@ class RayCluster:
                 self._ray.init(address=address, log_to_driver=True, logging_level="error")
             else:
                 cores = max(os.cpu_count() or 1, int(-(-needed // 1)))
-                self._ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=True, logging_level="error")
+                # a plain init would join whatever cluster it finds on this machine
+                own = {"address": "local", "num_cpus": cores, "include_dashboard": False}
+                self._ray.init(**own, log_to_driver=True, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError, OSError) as e:
             raise ConfigError(
                 f"cluster.address = {address!r}: no Ray cluster can be joined there ({_line(e)}); `ray status` "
