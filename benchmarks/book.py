@@ -243,7 +243,7 @@ SECTIONS = (
     Section(
         "credit_study",
         "Credit by turns against one reward an episode",
-        "make study-credit",
+        "python benchmarks/credit_study.py --tasks two_lookups --seeds 0,1",
         ("task", "credit", "before", "sampled success after", "less grpo"),
         credit_study,
         "From one warm start a seed, on equally many trajectories; means over seeds with Student's 95% intervals.",
