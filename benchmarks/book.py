@@ -275,7 +275,7 @@ SECTIONS = (
     Section(
         "sdk_agents",
         "Programs of other SDKs learn what our own agent learns",
-        "python benchmarks/sdk_agents.py --programs openai_sdk",
+        "python benchmarks/sdk_agents.py",
         ("program", "seed", "before", "after", "apart from our own"),
         sdk_agents,
     ),
