@@ -44,6 +44,8 @@ class RayCluster:
                 own = {"address": "local", "num_cpus": cores, "include_dashboard": False}
                 self._ray.init(**own, log_to_driver=True, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError, OSError) as e:
+            if not address:
+                raise ConfigError(f"cluster.kind = 'ray': no cluster can be started here ({_line(e)})") from None
             raise ConfigError(
                 f"cluster.address = {address!r}: no Ray cluster can be joined there ({_line(e)}); `ray status` "
                 "tells what runs here, `ray start --head` starts one, and an empty address starts one for this run"
