@@ -133,7 +133,7 @@ def train(
     agentgym train --data tasks.jsonl --reward mine.py:score --tools mine.py:a,b
     agentgym train --agent mine.py:program     # your own agent (docs/agents.md)
     agentgym train gsm8k --model DIR --data train.jsonl --rollout.group_size=16
-    agentgym train --resume runs/store-v0-20260801-120000
+    agentgym train --resume runs/store-v0-20260801-120000 [--steps 100]
     agentgym train qwen3-32b-64gpu --dry-run   # what it would take
 
     Every setting is an option of the form --section.key=value; --help-config lists them with their values.
@@ -144,11 +144,14 @@ def train(
     overrides = [*shorthand(given), *context.obj]
     if resume is None:
         config = load_config(recipe_for(recipe, overrides), overrides)
-    elif recipe or overrides:
-        extra = ", ".join([*([recipe] if recipe else []), *overrides])
-        raise ConfigError(f"--resume goes on with the run's own settings: leave out {extra}")
     else:
-        config = RunFolder.open(resume).load_config()
+        longer = [text for text in overrides if text.startswith("trainer.steps=")]
+        if extra := [*([recipe] if recipe else []), *(text for text in overrides if text not in longer)]:
+            raise ConfigError(
+                f"--resume goes on with the run's own settings, only --steps can be more: leave out {', '.join(extra)}"
+            )
+        steps = load_config(None, longer).trainer.steps if longer else None
+        config = RunFolder.open(resume).load_config(steps)
     if to_json is not None and not dry_run:
         raise ConfigError("--json FILE is for the plan: give --dry-run too (a run writes summary.json into its folder)")
     if show_config:
@@ -167,7 +170,10 @@ def _train(config: Config, resume: str | None) -> None:
     check_envs(config)
     config.run.dir = resume or config.run.dir or default_dir(config)
     with reporting(config, f"training in {config.run.dir}") as reporter, resumable(config.run.dir):
-        summary = run(config, resume=resume, reporter=reporter)
+        if resume is None:
+            summary = run(config, reporter=reporter)
+        else:
+            summary = run(resume=resume, reporter=reporter, trainer__steps=config.trainer.steps)
         reporter.result(f"trained in {duration(summary['wall_s'])}", headline(summary))
     found = [name for name in ("curve.png", "summary.json") if (Path(config.run.dir) / name).exists()]
     print(f"\nThe run is in {config.run.dir} ({', '.join(found)}). Watch its agent play:")
@@ -304,6 +310,8 @@ def play(
     agentgym play agentgym/Store-v0                      # its scripted expert
     agentgym play agentgym/Store-v0 --human              # you are the agent
     agentgym play --model runs/store-v0-20260801-120000  # a trained agent
+
+    Exit code: 0; 1 where an episode met a fault and has no score.
     """
     if sum((human, expert, model is not None)) > 1:
         raise ConfigError("--model, --human and --expert are three players: choose one")
@@ -313,7 +321,8 @@ def play(
     player: Player = "model" if model else "human" if human else "expert"
     where = model_path(model) if model else ""
     quiet_libraries()
-    play_episodes(config, player, where, episodes=episodes, seed=seed, task=task, temperature=temperature)
+    if play_episodes(config, player, where, episodes=episodes, seed=seed, task=task, temperature=temperature):
+        raise typer.Exit(1)
 
 
 @command("envs")

@@ -50,7 +50,7 @@ class RunFolder:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise RunError(f"{folder.path}: cannot make the run folder: {_reason(e)}") from None
-        folder._write("config.toml", dump_toml(config).encode())  # first: --resume works from now on
+        folder.write_config(config)  # first: --resume works from now on
         folder._make("trajectories", "checkpoints")
         return folder
 
@@ -90,12 +90,24 @@ class RunFolder:
         if [path.name for path in self.path.rglob("*") if path.is_file()] == ["config.toml"]:
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def load_config(self) -> Config:
-        """The configuration that the run was started with."""
+    def load_config(self, steps: int | None = None) -> Config:
+        """The configuration that the run was started with; steps: more learner steps than it was to make."""
         try:
-            return load_config(self.path / "config.toml")
+            config = load_config(self.path / "config.toml")
         except ConfigError as e:
             raise RunError(f"{self.path} cannot be resumed: {e}") from None
+        if steps is not None:
+            if steps < config.trainer.steps:
+                raise ConfigError(
+                    f"trainer.steps = {steps}: {self.path} is a run of {config.trainer.steps} steps; --resume can only "
+                    f"lengthen it (leave the option out to go on with it as it is)"
+                )
+            config.trainer.steps = steps
+        return config
+
+    def write_config(self, config: Config) -> Path:
+        """Write config.toml, whole or not at all."""
+        return self._write("config.toml", dump_toml(config).encode())
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add one row to a JSONL file. A write that fails half-way is taken back."""
@@ -179,6 +191,9 @@ def model_path(text: str) -> str:
     for candidate in (path / "model", *(found.parent for found in reversed(checkpoints))):
         if (candidate / "config.json").is_file():
             return str(candidate)
+        if candidate.is_dir():  # it is written whole or not at all, so somebody else took the file away
+            other = f"; its last checkpoint is {checkpoints[-1].parent}" if checkpoints else ""
+            raise RunError(f"{candidate} has no config.json, it was damaged after the run wrote it{other}")
     raise RunError(f"{path} has no model yet: let it come to its first checkpoint (--resume {path})")
 
 

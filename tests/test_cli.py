@@ -41,8 +41,9 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Confi
     """Calls of `agentgym.trainers.api.train`, which is not run."""
     calls: list[tuple[Config, dict[str, Any]]] = []
 
-    def train(config: Config, **given: Any) -> dict[str, Any]:
-        calls.append((config, given))
+    def train(config: Config | None = None, *, resume: str | None = None, **given: Any) -> dict[str, Any]:
+        config = config or RunFolder.open(resume or "").load_config()
+        calls.append((config, {"resume": resume, **given}))
         return dict(SUMMARY)
 
     monkeypatch.setattr("agentgym.trainers.api.train", train)
@@ -101,7 +102,11 @@ def test_resume(trained: list[tuple[Config, dict[str, Any]]], tmp_path: Path, ca
     assert trained[0][1]["resume"] == "run"
     assert trained[0][0].run.seed == 5
     assert run("train", "--resume=run", "--seed=3", "store") == 2
-    assert "leave out store, run.seed=3" in capsys.readouterr().err
+    assert "only --steps can be more: leave out store, run.seed=3" in capsys.readouterr().err
+    assert run("train", "--resume=run", "--steps=300") == 0
+    assert trained[1][1]["trainer__steps"] == 300
+    assert run("train", "--resume=run", "--steps=1") == 2
+    assert "--resume can only lengthen it" in capsys.readouterr().err
 
 
 def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:

@@ -156,6 +156,9 @@ def test_model_path(folder: RunFolder) -> None:
     folder.model.mkdir()
     (folder.model / "config.json").write_text("{}")
     assert model_path(str(folder.path)) == str(folder.model)
+    (folder.model / "config.json").unlink()
+    with pytest.raises(RunError, match=r"has no config\.json, it was damaged .*its last checkpoint is .*step-00010"):
+        model_path(str(folder.path))
 
 
 def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:

@@ -34,18 +34,20 @@ def train(
     """Train an agent and return the run's summary (the contents of its summary.json).
 
     config: a `Config`, or keys dotted or nested over the recipe; overrides: the same with `__` for the dot
-    (`trainer__steps=3`). resume: a run folder to go on with, then nothing else is needed. Raises `UserError`s that say
-    what to mend, and `KeyboardInterrupt` after a clean stop.
+    (`trainer__steps=3`). resume: a run folder to go on with, by its own settings; only `trainer.steps` may be given,
+    which lengthens it. Raises `UserError`s that say what to mend, and `KeyboardInterrupt` after a clean stop.
     """
     began = time.perf_counter(), time.process_time()  # what follows loads torch, which a run has to pay for
     quiet_libraries()
     if resume is not None:
         folder = RunFolder.open(resume)
-        resolved = folder.load_config()
+        resolved = folder.load_config(_more_steps(config, recipe, overrides))
     else:
         resolved = resolve(config, recipe, overrides)
         folder = RunFolder.create(resolved.run.dir or default_dir(resolved), resolved)
     with folder.held():
+        if resume is not None:
+            folder.write_config(resolved)  # it may be longer from now on
         return _train(resolved, folder, reporter, resume is not None, began)
 
 
@@ -190,6 +192,20 @@ def resolve(config: Config | Mapping[str, Any] | None, recipe: str | None, overr
         return config
     given = {**(config or {}), **{key.replace("__", "."): value for key, value in overrides.items()}}
     return load_config(recipe_for(recipe, given), given)
+
+
+def _more_steps(
+    config: Config | Mapping[str, Any] | None, recipe: str | None, overrides: Mapping[str, Any]
+) -> int | None:
+    """What may be given to a run that is resumed."""
+    if recipe is not None or isinstance(config, Config):
+        raise ConfigError("resume goes on with the run's own settings: leave out recipe and config")
+    given = {**(config or {}), **{key.replace("__", "."): value for key, value in overrides.items()}}
+    if extra := ", ".join(key for key in given if key != "trainer.steps"):
+        raise ConfigError(
+            f"resume goes on with the run's own settings, only trainer.steps can be more: leave out {extra}"
+        )
+    return load_config(None, given).trainer.steps if given else None
 
 
 def default_dir(config: Config) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 class Interrupt:
     """Remembers that SIGINT or SIGTERM came, once a run has something to save; before that they stop it at once.
 
-    `told` is called, in a thread of its own, when the stop is put off. Only the main thread can listen; elsewhere it
-    never fires.
+    `told` is called, in a thread of its own, when the stop is put off, with the name of what came ("Ctrl-C"). Only the
+    main thread can listen; elsewhere it never fires.
     """
 
-    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, told: Callable[[str], None] = lambda how: None) -> None:
         self.requested = False
         self._told = told
         self._graceful = False
@@ -34,7 +34,8 @@ class Interrupt:
             raise KeyboardInterrupt
         self.requested = True
         # the main thread may be in the midst of writing to the terminal, which cannot be entered twice
-        threading.Thread(target=self._told, daemon=True).start()
+        how = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        threading.Thread(target=self._told, args=(how,), daemon=True).start()
 
     def check(self) -> None:
         """Raise `KeyboardInterrupt` where it is safe to stop."""

@@ -83,7 +83,9 @@ class Session:
             lambda row: folder.append("stalls.jsonl", {"step": self.step, **row}),
         )
         self._make_env = env_factory(config)
-        self.interrupt = Interrupt(lambda: reporter.note("stopping at the next safe point; Ctrl-C again stops at once"))
+        self.interrupt = Interrupt(
+            lambda how: reporter.note(f"stopping at the next safe point; {how} again stops at once")
+        )
         self._held_out = HeldOut(config, self._make_env, folder, reporter, self._watch, self.interrupt.check)
 
     # ---- stages ----

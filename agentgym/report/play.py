@@ -32,10 +32,13 @@ You are the agent. Type an answer, or a call such as {example}
 
 def play_episodes(
     config: Config, player: Player, model: str, *, episodes: int, seed: int, task: str | None, temperature: float
-) -> None:
-    """Play episodes of `config.env` on the terminal; `model` is the folder or id that the player "model" uses."""
+) -> int:
+    """Play episodes of `config.env` on the terminal; `model` is the folder or id that the player "model" uses.
+
+    Returns how many met a fault and so have no score.
+    """
     with _interruptible():
-        asyncio.run(_play_episodes(Console(), config, player, model, episodes, seed, task, temperature))
+        return asyncio.run(_play_episodes(Console(), config, player, model, episodes, seed, task, temperature))
 
 
 @contextmanager
@@ -64,10 +67,11 @@ async def _play_episodes(
     seed: int,
     task: str | None,
     temperature: float,
-) -> None:
+) -> int:
     env = WatchedEnv(env_factory(config)(config.env.id), console, player)
     agent = build_agent(WorkerSpec(config, model))[1] if player == "model" else None
     tasks = env.tasks("test") or env.tasks("train")
+    unscored = 0
     try:
         for number in range(seed, seed + episodes):
             options = {"task_id": task} if task is not None else {"task": tasks[number % len(tasks)]}
@@ -78,6 +82,7 @@ async def _play_episodes(
                 for turn in played.turns[env.heard :]:  # a limit cut the last message: the env never heard it
                     print_message(console, turn.message)
                 print_end(console, verdict(played), good=bool(played.outcome))
+                unscored += played.reward is None
                 continue
             begin = play_human if player == "human" else play_expert
             end, good = await begin(console, env, number, options)
@@ -86,12 +91,14 @@ async def _play_episodes(
         console.print()
     except EpisodeFault as fault:
         print_end(console, f"unscored: {fault.kind}: {fault}", good=False)
+        unscored += 1
     finally:
         await env.aclose()
         if isinstance(agent, ProgramAgent):
             await agent.aclose()
         if agent is not None:
             await agent.engine.aclose()
+    return unscored
 
 
 class WatchedEnv:

@@ -128,8 +128,22 @@ def test_quitting_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     console = console_of(["/quit"], monkeypatch)
     monkeypatch.setattr(playing, "Console", lambda: console)
     config = load_config(None, ["env.id=agentgym/Store-v0"])
-    play_episodes(config, "human", "", episodes=3, seed=0, task=None, temperature=1.0)
+    assert play_episodes(config, "human", "", episodes=3, seed=0, task=None, temperature=1.0) == 0
     assert shown(console).count("episode") == 1
+
+
+def test_an_episode_that_met_a_fault_is_told_and_counted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.jsonl").write_text(
+        '{"question": "1+1?", "answer": "2", "demo": [{"role": "assistant", "content": "2"}]}\n'
+    )
+    (tmp_path / "mine.py").write_text("def score(task, answer, episode):\n    raise OSError('no such judge')\n")
+    monkeypatch.setattr(playing, "Console", lambda: console)
+    console = console_of([], monkeypatch)
+    own = {"id": "", "data": str(tmp_path / "t.jsonl"), "reward": f"{tmp_path / 'mine.py'}:score"}
+    config = Config.model_validate({"env": own})
+    assert play_episodes(config, "expert", "", episodes=1, seed=0, task=None, temperature=1.0) == 1
+    assert "unscored: verifier_error" in shown(console)
+    assert "no such judge" in shown(console)
 
 
 def test_an_env_without_an_expert_says_what_to_do(tmp_path: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,29 +14,31 @@ from agentgym.trainers.interrupt import Interrupt
 
 
 @pytest.fixture
-def told() -> threading.Event:
-    return threading.Event()
+def told() -> queue.Queue[str]:
+    return queue.Queue()
 
 
 @pytest.fixture
-def interrupt(told: threading.Event) -> Iterator[Interrupt]:
-    made = Interrupt(told.set)
+def interrupt(told: queue.Queue[str]) -> Iterator[Interrupt]:
+    made = Interrupt(told.put)
     yield made
     made.close()
 
 
-def test_nothing_to_save_yet(interrupt: Interrupt, told: threading.Event) -> None:
+def test_nothing_to_save_yet(interrupt: Interrupt, told: queue.Queue[str]) -> None:
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
-    assert not told.is_set()
+    assert told.empty()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_asks_and_the_second_insists(interrupt: Interrupt, told: threading.Event, number: int) -> None:
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_the_first_asks_and_the_second_insists(
+    interrupt: Interrupt, told: queue.Queue[str], number: int, name: str
+) -> None:
     interrupt.put_off()
     interrupt.check()
     os.kill(os.getpid(), number)
-    assert told.wait(5.0), "the user hears that it was heard"
+    assert told.get(timeout=5.0) == name, "the user hears that it was heard"
     assert interrupt.requested
     with pytest.raises(KeyboardInterrupt):
         interrupt.check()

@@ -235,6 +235,21 @@ def test_a_finished_run_is_only_evaluated_again(tmp_path: Path) -> None:
     assert (again["trajectories"], again["rl_cpu_s"]) == (first["trajectories"], first["rl_cpu_s"])
 
 
+def test_a_finished_run_is_lengthened(steady: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """It ends as one that was to be as long from the start: nothing of its two steps is done again or left out."""
+    folder = tmp_path / "run"
+    ag.train(STEADY, trainer__steps=2, run__dir=str(folder), reporter=Stopper())
+    with pytest.raises(ConfigError, match=r"a run of 2 steps; --resume can only lengthen it"):
+        ag.train(resume=str(folder), trainer__steps=1, reporter=Stopper())
+    with pytest.raises(ConfigError, match=r"only trainer\.steps can be more: leave out run\.seed"):
+        ag.train(resume=str(folder), trainer__steps=3, run__seed=4, reporter=Stopper())
+    summary = ag.train(resume=str(folder), trainer__steps=3, reporter=Stopper())
+    assert (summary["steps"], RunFolder.open(folder).load_config().trainer.steps) == (3, 3)
+    assert comparable(folder) == comparable(steady[0])
+    assert weights(folder) == weights(steady[0])
+    assert not check_run(folder).problems
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
