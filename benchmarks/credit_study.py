@@ -14,6 +14,8 @@ Success is that of the evaluation after the last step, sampled at temperature 1;
 progress (`turn`) or counts for credit only (`progress`) never decides on success. Said are, by task and credit: the
 mean over seeds with a 95% t-interval, each seed's rate with Wilson's interval over its episodes, and the difference
 from `grpo` on the same seed with its t-interval. Three seeds make wide intervals; read them as that.
+
+With --keep, runs that have finished there are read and not run again, and one that was cut short goes on.
 """
 
 from __future__ import annotations
@@ -32,12 +34,10 @@ from typing import Any
 from report import machine, versions, write
 from rich.console import Console
 from rich.table import Table
+from runs import train_from, warm_start
 
-from agentgym.config import load_config
 from agentgym.evals.statistics import wilson
-from agentgym.report.plain import PlainReporter
 from agentgym.report.terminal import mendable
-from agentgym.trainers.api import sft, train
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,22 @@ T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8
 def run(task: str, seed: int, credits: Sequence[str], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
     """The figures of each credit, from one warm start."""
     studied = TASKS[task]
-    reporter = PlainReporter(sys.stdout)
-
-    def config(name: str, *keys: str) -> Any:
-        return load_config(studied.recipe, [*keys, *overrides, f"run.seed={seed}", f"run.dir={folder / name}"])
-
     print(f"\n-- {task}, seed {seed}: warm start", flush=True)
-    sft(config("warm", *studied.warm), reporter=reporter)
+    model = warm_start(studied.recipe, seed, folder / "warm", [*_options(studied.warm), *overrides])
     found = {}
     for credit in credits:
         print(f"\n-- {task}, seed {seed}: {credit}", flush=True)
-        warm = [f"model.path={folder / 'warm' / 'model'}", "sft.steps=0"]
-        keys = [*warm, *studied.changes, *CREDITS[credit]]
-        found[credit] = _figures(train(config(credit, *keys), reporter=reporter), studied.kind, folder / credit)
+        options = [*_options(studied.changes), *_options(CREDITS[credit]), *overrides]
+        summary = train_from(studied.recipe, seed, model, folder / credit, options)
+        found[credit] = _figures(summary, studied.kind, folder / credit)
         rows = [json.loads(line) for line in (folder / credit / "metrics.jsonl").read_text().splitlines()]
         success = f"success/{studied.kind}" if studied.kind else "success"
         found[credit]["curve"] = [row.get(success) for row in rows if "eval" not in row]
     return found
+
+
+def _options(keys: Sequence[str]) -> list[str]:
+    return [f"--{key}" for key in keys]
 
 
 def _figures(summary: dict[str, Any], kind: str | None, folder: Path) -> dict[str, Any]:
@@ -170,7 +169,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="two_lookups,shipping")
     parser.add_argument("--credits", default="grpo,turn,gigpo,progress")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--keep", type=Path, help="leave the run folders here")
+    parser.add_argument("--keep", type=Path, help="leave the run folders here, and go on with what is there")
     args, overrides = parser.parse_known_args()
     tasks = _chosen(args.tasks, list(TASKS), "task")
     credits = _chosen(args.credits, list(CREDITS), "credit")

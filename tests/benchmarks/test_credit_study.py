@@ -20,7 +20,7 @@ from agentgym.trainers.credit.needs import check_needs
 def study(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     yield importlib.import_module("credit_study")
-    for name in ("credit_study", "report"):
+    for name in ("credit_study", "report", "runs"):
         sys.modules.pop(name, None)
 
 

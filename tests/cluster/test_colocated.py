@@ -25,16 +25,10 @@ from agentgym.trainers.cluster.rollouts import RayRollouts
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.trainers.weights.handed import HandedSync
 from agentgym.types import GroupRequest
+from tests.cluster.playing import ENVS
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-ENVS = """
-import agentgym as ag
-
-@ag.register("Say-v0", tools=[], tasks=[ag.Task(f"t{i}", f"Say {i}.", i) for i in range(40)], holdout=0)
-async def say(task, answer, episode):
-    return float(episode.rng.integers(2))
-"""
 
 
 @pytest.fixture(scope="module")

@@ -71,3 +71,11 @@ def sandbox(backend: SandboxBackend, run: Callable[..., Any]) -> Iterator[Any]:
 @pytest.fixture
 def spec() -> SandboxSpec:
     return SMALL
+
+
+@pytest.fixture(scope="module")
+def client(docker_only: None) -> Any:
+    """Docker's own, for what a backend does not tell."""
+    import docker
+
+    return docker.APIClient(version="auto", **docker.utils.kwargs_from_env())
