@@ -203,8 +203,10 @@ class SFTConfig(Section):
 class EvalConfig(Section):
     tasks: int = Field(400, ge=0)
     """Held-out tasks, before and after training; 0: no evaluation."""
+    every: int = Field(0, ge=0)
+    """Also evaluate, sampled, each so many steps, while training goes on; 0: never."""
     greedy: bool = True
-    """Also evaluate greedily."""
+    """Also evaluate greedily, before and after."""
     temperature: float = Field(1.0, gt=0)
     """Temperature of the sampled evaluation."""
     seed: int = Field(1_000_003, ge=0)

@@ -86,8 +86,10 @@ class RunFolder:
             os.close(descriptor)
 
     def discard(self) -> None:
-        """Remove the folder of a run that could not begin, if there is nothing in it beyond its configuration."""
-        if [path.name for path in self.path.rglob("*") if path.is_file()] == ["config.toml"]:
+        """Remove the folder of a run that could not begin, if there is nothing in it that was learned or told: its
+        configuration and an untrained model alone."""
+        files = [path.relative_to(self.path) for path in self.path.rglob("*") if path.is_file()]
+        if {path.parts[0] for path in files} <= {"config.toml", "model", "base"}:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def load_config(self, steps: int | None = None) -> Config:
@@ -160,8 +162,8 @@ class RunFolder:
                 lines = path.read_bytes().splitlines(keepends=True)
                 kept = [line for line in lines if _stands(line, step, evaluated)]
                 self._write(name, b"".join(kept))
-        for path in self.trajectories.glob("step-*.jsonl"):
-            number = path.stem.removeprefix("step-")
+        for path in self.trajectories.glob("*step-*.jsonl"):
+            number = path.stem.rpartition("step-")[2]
             if number.isdigit() and int(number) > step:
                 path.unlink()
 
@@ -214,7 +216,8 @@ def _stands(line: bytes, step: int, evaluated: Sequence[str]) -> bool:
         return False
     if not isinstance(row, dict) or not line.endswith(b"\n"):
         return False
-    return int(row.get("step", 0)) <= step and row.get("eval") in (None, *evaluated)
+    reached = max([int(row.get("step", 0)), *row.get("versions", [])])  # an evaluation meanwhile goes on for steps
+    return reached <= step and row.get("eval") in (None, "during", *evaluated)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

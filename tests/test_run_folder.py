@@ -161,6 +161,18 @@ def test_model_path(folder: RunFolder) -> None:
         model_path(str(folder.path))
 
 
+def test_a_folder_in_which_nothing_was_learned_is_given_back(folder: RunFolder) -> None:
+    folder.model.mkdir()
+    (folder.model / "config.json").write_text("{}")
+    (folder.path / "servers").mkdir()
+    (folder.path / "servers" / "server-0.log").write_text("out of memory")
+    folder.discard()
+    assert folder.path.exists(), "a log tells what was wrong"
+    (folder.path / "servers" / "server-0.log").unlink()
+    folder.discard()
+    assert not folder.path.exists()
+
+
 def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
     """A second one would end tasks twice, and write the other's checkpoints over."""
     folder = RunFolder.create(tmp_path / "run", Config())

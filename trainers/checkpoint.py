@@ -6,13 +6,16 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentgym.errors import RunError
+from agentgym.rollout.record import read_groups, write_groups
 from agentgym.trainers.learner import Learner
+from agentgym.types import Group
 
+BUFFER = "buffer.jsonl"
 SCARCE = 1 << 20
 """Bytes free under which a failed write is put down to the disk."""
 
@@ -29,10 +32,11 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
+    buffer: Sequence[Group] = (),
 ) -> Path:
     """Write `folder/step-NNNNN`, then remove all but the newest `keep`. The previous one stays until this is whole.
 
-    beside: further states with tensors, by name; what is empty is left out.
+    beside: further states with tensors, by name; what is empty is left out. buffer: groups that wait to be trained.
     """
     import torch
 
@@ -43,6 +47,8 @@ def save_checkpoint(
         for name, more in (beside or {}).items():
             if more:
                 torch.save(dict(more), staging / f"{name}.pt")
+        if buffer:
+            (staging / BUFFER).write_bytes(write_groups(buffer))
         (staging / "state.json").write_text(json.dumps({"step": step, **state}))
 
     final = checkpoint_path(folder, step)
@@ -110,6 +116,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_state(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((path / "state.json").read_text())
     return state
+
+
+def load_buffer(path: Path) -> list[Group]:
+    """The groups that were waiting to be trained."""
+    return read_groups(path / BUFFER) if (path / BUFFER).is_file() else []
 
 
 def load_beside(path: Path, name: str) -> dict[str, Any]:

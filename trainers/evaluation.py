@@ -51,15 +51,18 @@ def eval_set(env_id: str, env: Env, tasks: int, split: Literal["train", "test"] 
     return EvalSet(env_id, "train", min(tasks, len(env.tasks("train"))))
 
 
-def play_held_out(rollouts: Rollouts, plan: EvalPlan, *, greedy: bool, played: Played) -> list[Trajectory]:
-    """Play the plan; the same seeds every time, so before and after meet the same tasks, prices and faults."""
-    temperature = 0.0 if greedy else plan.temperature
-    mode = "greedy" if greedy else "sampled"
-    requests = [
-        GroupRequest(f"eval:{mode}:{s.env_id}:{i}", s.env_id, i, plan.samples, plan.seed, temperature, s.split)
+def requests_of(plan: EvalPlan, name: str, temperature: float) -> list[GroupRequest]:
+    """The plan as requests, whose ids no training task has; an episode depends on `name`."""
+    return [
+        GroupRequest(f"eval:{name}:{s.env_id}:{i}", s.env_id, i, plan.samples, plan.seed, temperature, s.split)
         for s in plan.sets
         for i in range(s.count)
     ]
+
+
+def play_held_out(rollouts: Rollouts, plan: EvalPlan, *, greedy: bool, played: Played) -> list[Trajectory]:
+    """Play the plan; the same seeds every time, so before and after meet the same tasks, prices and faults."""
+    requests = requests_of(plan, "greedy" if greedy else "sampled", 0.0 if greedy else plan.temperature)
     rollouts.submit(requests)
     trajectories: list[Trajectory] = []
     pending = {request.id for request in requests}

@@ -19,6 +19,7 @@ from agentgym.trainers.evaluation import (
     success,
     unscored_remark,
 )
+from agentgym.trainers.interim import Interim
 from agentgym.trainers.rollouts import Rollouts
 from agentgym.trainers.stall import StallWatch
 from agentgym.types import Trajectory
@@ -38,8 +39,7 @@ class HeldOut:
     def play(self, when: str, rollouts: Rollouts) -> dict[str, Any]:
         """`eval.tasks` of each env, sampled and, where `eval.greedy`, greedily too: their figures. The episodes are
         written as the trajectories `eval-{when}`."""
-        config = self.config.eval
-        plan = EvalPlan(self._sets(), config.seed, config.temperature)
+        config, plan = self.config.eval, self._plan()
         episodes = plan.episodes * (2 if config.greedy else 1)
         self.reporter.stage(f"evaluate {when}", episodes, "episodes")
         played: list[Trajectory] = []
@@ -57,6 +57,24 @@ class HeldOut:
             self.reporter.note(remark)
         self.folder.write_trajectories(f"eval-{when}", [*sampled, *greedy])
         return report(sampled, greedy)
+
+    def interim(self, rollouts: Rollouts, log: Callable[[dict[str, Any], int], None]) -> Interim:
+        """Evaluations each `eval.every` steps; log: takes their rows of metrics."""
+
+        def done(step: int, played: Sequence[Trajectory], figures: dict[str, Any]) -> None:
+            if remark := unscored_remark(played):
+                self.reporter.note(remark)
+            self.folder.write_trajectories(f"eval-step-{step:05d}", played)
+            log({"eval": "during", **figures}, step)
+            rate, versions = shown(figures["sampled"]), figures["versions"]
+            told = f"{rate:.3f}" if isinstance(rate, float) else rate
+            self.reporter.note(f"evaluated from step {step} on: success {told}, by versions {versions}")
+
+        every = self.config.eval.every if self.config.eval.tasks else 0
+        return Interim(every, self._plan() if every else EvalPlan((), 0), rollouts, done)
+
+    def _plan(self) -> EvalPlan:
+        return EvalPlan(self._sets(), self.config.eval.seed, self.config.eval.temperature)
 
     def _sets(self) -> tuple[EvalSet, ...]:
         tasks = self.config.eval.tasks

@@ -38,7 +38,8 @@ class Pipeline:
     """Keeps the rollout worker busy within the bound, and hands out one batch of groups a step.
 
     `replace`: groups that `teaches` denies are left out and others played in their place, at most so many times
-    `groups` a step (dynamic sampling: DAPO, arXiv:2503.14476, section 3.2).
+    `groups` a step (dynamic sampling: DAPO, arXiv:2503.14476, section 3.2). `aside` takes groups that are not training
+    (an evaluation, say) out of the flow.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Pipeline:
         replace: float = 0.0,
         teaches: Callable[[Group], bool] = lambda group: True,
         watch: StallWatch = NOBODY,
+        aside: Callable[[Group], bool] = lambda group: False,
     ):
         self._rollouts = rollouts
         self._frontier = frontier
@@ -61,6 +63,7 @@ class Pipeline:
         self._replaceable = int(replace * groups)
         self._teaches = teaches
         self._watch = watch
+        self._aside = aside
         self._in_flight: dict[str, GroupRequest] = {}
         self._finished: list[tuple[int, int, Group]] = []
         """(oldest version, order of arrival, group), a heap."""
@@ -102,6 +105,8 @@ class Pipeline:
         return Batch(chosen, replaced)
 
     def _take(self, group: Group) -> None:
+        if self._aside(group):
+            return
         self._arrivals += 1
         heapq.heappush(self._finished, (oldest_version(group), self._arrivals, group))
 
@@ -116,6 +121,14 @@ class Pipeline:
         for group in groups:
             self._in_flight.pop(group.id, None)
 
+    def finished(self) -> list[Group]:
+        """Groups that were played and are still to be trained, in the order they came: they outlive a resume, as do
+        the requests in `state`. Those whose experts are to be replayed do not: records do not hold experts."""
+        for arrived in self._rollouts.arrived():
+            self._take(arrived)
+        groups = [group for _, _, group in sorted(self._finished, key=lambda entry: entry[1])]
+        return [g for g in groups if all(turn.completion.experts is None for t in g.trajectories for turn in t.turns)]
+
     def state(self) -> dict[str, Any]:
         """What a resumed run needs: the frontier, and what was started but has not reached its end."""
         return {
@@ -124,13 +137,20 @@ class Pipeline:
             "replaced": self.replaced,
         }
 
-    def restore(self, state: dict[str, Any], step: int) -> None:
-        """Go on after `step` trained steps: what was in flight is played again, nothing is skipped."""
+    def restore(self, state: dict[str, Any], step: int, finished: Sequence[Group] = ()) -> None:
+        """Go on after `step` trained steps: what is `finished` is there, what else was in flight is played again."""
         self._frontier.restore(state["frontier"])
         self.replaced = state.get("replaced", 0)
         self.started = step * self._groups + self.replaced
         size, seed, temperature = self._frontier.size, self._frontier.seed, self._frontier.temperature
-        self._start([GroupRequest(i, env, task, size, seed, temperature) for i, env, task in state["in_flight"]])
+        requests = [GroupRequest(i, env, task, size, seed, temperature) for i, env, task in state["in_flight"]]
+        there = {group.id for group in finished}
+        self._in_flight = {request.id: request for request in requests if request.id in there}
+        self.started += len(self._in_flight)
+        for group in finished:
+            if group.id in self._in_flight:
+                self._take(group)
+        self._start([request for request in requests if request.id not in there])
 
 
 def oldest_version(group: Group) -> int:

@@ -19,7 +19,14 @@ from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.annotators import make_annotator
 from agentgym.trainers.batch import Row
-from agentgym.trainers.checkpoint import list_checkpoints, load_beside, load_state, save_checkpoint, save_model
+from agentgym.trainers.checkpoint import (
+    list_checkpoints,
+    load_beside,
+    load_buffer,
+    load_state,
+    save_checkpoint,
+    save_model,
+)
 from agentgym.trainers.credit import each, make_credit
 from agentgym.trainers.demonstrations import Demonstration, demonstration_rows
 from agentgym.trainers.failures import FailureBudget
@@ -27,6 +34,7 @@ from agentgym.trainers.frontier import Frontier
 from agentgym.trainers.gap import GapProbe, ReplayGap
 from agentgym.trainers.gold import GoldWatch
 from agentgym.trainers.held_out import HeldOut
+from agentgym.trainers.interim import Interim
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import teaches
@@ -45,6 +53,7 @@ from agentgym.trainers.rollouts import Rollouts, make_rollouts
 from agentgym.trainers.shaping import shaped
 from agentgym.trainers.skips import SkipGuard
 from agentgym.trainers.stall import StallWatch
+from agentgym.trainers.surroundings import check_surroundings
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.turns import Apart
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
@@ -99,6 +108,7 @@ class Session:
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
         check_placement(config)
+        check_surroundings(config)
         make_loss(config)  # a mistake here is reported before anything starts, too
         self._check_envs()
         if self._checkpoint is not None:
@@ -164,7 +174,8 @@ class Session:
         if config.learner.kl and self.learner.reference is None:
             self.turns.learn()
             self.learner.hold_here()
-        loop = self._loop()
+        interim = self._held_out.interim(self.rollouts, self._metrics.log)
+        loop = self._loop(interim)
         cpu_began = self._cpu(loop.rollouts)
         rl_cpu_before = self.tally.rl_cpu_s
         loop.publish()
@@ -173,6 +184,7 @@ class Session:
         recorder = Recorder(self.folder, self.reporter, self._metrics, self.tally, failures, watch)
         recorder.turns.credit = config.trainer.credit
         recorder.accounts.begin(loop.rollouts.stats())
+        interim.again(self.step, self.folder.rows("metrics.jsonl"))
         while self.step < steps:
             groups, ledger, metrics = loop.run_step()
             self.step = loop.step
@@ -186,6 +198,7 @@ class Session:
             recorder.accounts.recorded()
             if last:
                 break
+            interim.after(self.step, steps)
         if not self.learner.agreement.reached:
             self.reporter.note(
                 "the policy was left almost as it was: gradients of different episodes never agreed, as where rewards "
@@ -224,7 +237,8 @@ class Session:
         }
         keep = self.config.trainer.keep_checkpoints
         beside = {"annotator": self._annotator.state_dict()}
-        save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep, beside)
+        buffer = pipeline.finished() if pipeline else []
+        save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep, beside, buffer)
 
     def close(self) -> None:
         """Nothing is left behind: no process, no shared memory."""
@@ -305,7 +319,7 @@ class Session:
         self._credit: BatchCredit = each(accepted_only) if rft else shaped(make_credit(self.config), self.config)
         self._played = played_envs(self.config, self._make_env)
 
-    def _loop(self) -> Loop:
+    def _loop(self, interim: Interim) -> Loop:
         config, control = self.config, self.config.trainer.control
         rollout = config.rollout
         rft = control == "rejection_sampling"
@@ -321,9 +335,10 @@ class Session:
             replace=rollout.dynamic_sampling,
             teaches=lambda group: teaches(credit(annotator([group]))[0]),
             watch=self._watch,
+            aside=interim.take,
         )
         if self._pipeline_state is not None:
-            pipeline.restore(self._pipeline_state, self.step)
+            pipeline.restore(self._pipeline_state, self.step, load_buffer(self._checkpoint) if self._checkpoint else [])
         total, learner = config.trainer.steps, config.learner
         probe = self._probe()
         loop = Loop(

@@ -17,16 +17,20 @@ SMOOTH = 5
 
 @dataclass(slots=True)
 class History:
-    """What a run's metrics say: steps, a series by name, and the evaluations before and after."""
+    """What a run's metrics say: steps, a series by name, and the evaluations before, during and after."""
 
     steps: list[int] = field(default_factory=list)
     reward: list[float | None] = field(default_factory=list)
     kinds: dict[str, list[float | None]] = field(default_factory=dict)
     evaluations: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    during: list[tuple[int, float]] = field(default_factory=list)
+    """(step, sampled success) of evaluations while training went on."""
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> History:
-        history = cls(evaluations={row["eval"]: row for row in rows if "eval" in row})
+        history = cls(evaluations={row["eval"]: row for row in rows if row.get("eval", "during") != "during"})
+        meanwhile = {row["step"]: row["sampled"] for row in rows if row.get("eval") == "during"}
+        history.during = [(step, rate) for step, rate in sorted(meanwhile.items()) if rate is not None]
         trained = {row["step"]: row for row in rows if "reward/mean" in row}  # a step done again counts once
         names = sorted({key for row in trained.values() for key in row if key.startswith("success/")})
         history.steps = sorted(trained)
@@ -83,6 +87,8 @@ def _draw_reward(axes: Any, history: History, end: int) -> None:
     for mode, marker, color, above in (("sampled", "o", COLORS[2], -15), ("greedy", "D", COLORS[1], 8)):
         points = [(x, history.evaluated(w, mode)) for w, x in (("before", 0), ("after", end))]
         known = [(x, y) for x, y in points if y is not None]
+        if history.during and mode == "sampled":
+            axes.plot(*zip(*history.during, strict=True), marker, ms=4, color=color)
         if known:
             axes.plot(*zip(*known, strict=True), marker, ms=7, color=color, label=f"held out, {mode}")
             for x, y in known:

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from agentgym.errors import DataError
-from agentgym.types import Completion, Message, Outcome, StopReason, Trajectory, Turn
+from agentgym.types import Completion, Group, Message, Outcome, StopReason, Trajectory, Turn
 
 FINISH_REASONS = ("stop", "length", "abort")
 
@@ -104,6 +104,19 @@ def to_line(row: Mapping[str, Any]) -> bytes:
 def write_lines(trajectories: Sequence[Trajectory]) -> bytes:
     """The contents of a file of trajectories."""
     return b"".join([to_line(to_row(trajectory)) for trajectory in trajectories])
+
+
+def write_groups(groups: Sequence[Group]) -> bytes:
+    """The contents of a file of groups: a line a trajectory, with the `group` that it belongs to."""
+    return b"".join([to_line(to_row(t, group=group.id)) for group in groups for t in group.trajectories])
+
+
+def read_groups(path: str | Path) -> list[Group]:
+    """What `write_groups` wrote; a group without trajectories is not in it. Raises `DataError`."""
+    members: dict[str, list[Trajectory]] = {}
+    for (_, row), trajectory in zip(read_rows(path), read_trajectories(path), strict=True):
+        members.setdefault(str(row["group"]), []).append(trajectory)
+    return [Group(name, own[0].task_id, own[0].env_id, tuple(own)) for name, own in members.items()]
 
 
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:

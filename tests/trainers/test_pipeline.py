@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from agentgym.rollout.record import read_groups, write_groups
 from agentgym.trainers.batch import build_rows
 from agentgym.trainers.credit.grpo import grpo
 from agentgym.trainers.difficulty import Difficulty
@@ -147,6 +150,48 @@ def test_resume_plays_again_what_was_in_flight_and_skips_nothing() -> None:
         again += [g.id for g in groups]
         resumed.consumed(groups)
     assert seen[:4] + again == seen
+
+
+def test_what_was_finished_outlives_a_resume(tmp_path: Path, make_group: Callable[..., Group]) -> None:
+    """Only what was still being played is played again."""
+
+    class Quick(RecordedRollouts):
+        """Has played all but two."""
+
+        def arrived(self) -> list[Group]:
+            more = [self.receive() for _ in range(max(0, len(self.waiting) - 2))]
+            return [replace(make_group([0.0, 1.0]), id=group.id) for group in more]
+
+    pipeline = Pipeline(Quick(), frontier(), groups=2, max_staleness=3, steps=5)
+    first = pipeline.batch(0).groups
+    pipeline.consumed(first)
+    (tmp_path / "buffer.jsonl").write_bytes(write_groups(pipeline.finished()))
+    state, kept = json.loads(json.dumps(pipeline.state())), read_groups(tmp_path / "buffer.jsonl")
+    assert len(kept) == 4
+    assert len(state["in_flight"]) == 6
+    again = Quick()
+    resumed = Pipeline(again, frontier(), groups=2, max_staleness=3, steps=5)
+    resumed.restore(state, 1, kept)
+    assert [request.id for request in again.requests] == [name for name, *_ in state["in_flight"]][4:]
+    assert resumed.started == pipeline.started == 8
+    second = resumed.batch(1).groups
+    assert second == kept[:2], "as they were, token for token"
+    resumed.consumed(second)
+    assert len(resumed.state()["in_flight"]) == 6
+
+
+def test_groups_that_are_not_trainings_are_taken_aside() -> None:
+    aside = []
+
+    def take(group: Group) -> bool:
+        if group.task_id == "3":
+            aside.append(group.id)
+        return group.task_id == "3"
+
+    pipeline = Pipeline(RecordedRollouts(), frontier(), groups=2, max_staleness=4, steps=5, aside=take)
+    drawn = [group.task_id for version in range(4) for group in pipeline.batch(version).groups]
+    assert "3" not in drawn
+    assert len(aside) == 1
 
 
 def lengths(by_task: dict[int, int]) -> Callable[[GroupRequest, int], int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import agentgym as ag
 from agentgym.errors import ConfigError, RunError
@@ -172,6 +173,25 @@ def test_a_reward_that_raises_stops_the_run_and_is_named(envs: str, tmp_path: Pa
     assert all(row["outcome"] == "unscored" for row in rows(tmp_path / "run", "ledger.jsonl"))
     before = rows(tmp_path / "run", "metrics.jsonl")[0]
     assert before["sampled"] is None, "unscored is not 0"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"engine.kind": "sglang", "engine.urls": ["http://127.0.0.1:9"]}, r"engine\.urls: SGLang server .*cannot be"),
+        ({"engine.kind": "sglang", "engine.python": "/no/python"}, r"engine\.python = '/no/python': cannot be run"),
+        ({"learner.device": "cuda"}, "no CUDA device is visible"),
+        ({"cluster.kind": "ray", "cluster.address": "127.0.0.1:9"}, "no Ray cluster can be joined there"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_is_done(tmp_path: Path, wrong: dict[str, Any], says: str) -> None:
+    if "learner.device" in wrong and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    reporter = Stopper()
+    with pytest.raises(ConfigError, match=says):
+        ag.train(SMALL | wrong, run__dir=str(tmp_path / "run"), reporter=reporter)
+    assert reporter.at == "build model", "no demonstration was played"
+    assert not (tmp_path / "run").exists(), "the mended command may use the same folder"
 
 
 def nan(tokens: Any) -> Any:

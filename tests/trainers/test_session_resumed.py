@@ -12,8 +12,10 @@ import pytest
 
 import agentgym as ag
 from agentgym.errors import ConfigError
+from agentgym.rollout.record import read_trajectories, to_row
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.check_run import check_run
+from agentgym.trainers.checkpoint import load_buffer
 from tests.trainers.tiny_runs import SMALL, STEADY, Stopper, comparable, quick_runs, rows, weights
 
 
@@ -87,6 +89,31 @@ def test_a_finished_run_is_lengthened(steady: tuple[Path, dict[str, Any]], tmp_p
     assert (summary["steps"], RunFolder.open(folder).load_config().trainer.steps) == (3, 3)
     assert comparable(folder) == comparable(steady[0])
     assert weights(folder) == weights(steady[0])
+    assert not check_run(folder).problems
+
+
+class Slow(Stopper):
+    """Gives play the time to run ahead."""
+
+    def advance(self, done: int, **fields: float | str) -> None:
+        if self.at == "train":
+            time.sleep(2.0)
+        super().advance(done, **fields)
+
+
+def test_groups_that_wait_to_be_trained_are_in_the_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = {**SMALL, "rollout": {**SMALL["rollout"], "max_staleness": 2, "workers": 1}, "eval": {"tasks": 0}}
+    with pytest.raises(KeyboardInterrupt):
+        ag.train(settings, run__processes=2, run__dir=str(folder), reporter=Slow("train", 2))
+    (checkpoint,) = (folder / "checkpoints").glob("step-00002")
+    waiting = load_buffer(checkpoint)
+    assert waiting, "play runs ahead, and the learner was slow"
+    ag.train(resume=str(folder), reporter=Stopper())
+    trained = {t.id: t for path in folder.glob("trajectories/step-0000[34].jsonl") for t in read_trajectories(path)}
+    for group in waiting:
+        for trajectory in group.trajectories:
+            assert to_row(trained[trajectory.id]) == to_row(trajectory), "not played again"
     assert not check_run(folder).problems
 
 

@@ -21,6 +21,7 @@ class RayCluster:
 
     def __init__(self, config: Config):
         self._ray = load_ray()
+        check_address(config.cluster.address)
         self._patience = config.cluster.patience
         self._joined = bool(self._ray.is_initialized())
         self._groups: list[Any] = []
@@ -36,7 +37,6 @@ class RayCluster:
         needed = config.rollout.workers * config.rollout.cpus_each + _for_servers(config) + ranks
         try:
             if address:
-                _answers(address)
                 self._ray.init(address=address, log_to_driver=True, logging_level="error")
             else:
                 cores = max(os.cpu_count() or 1, int(-(-needed // 1)))
@@ -46,10 +46,7 @@ class RayCluster:
         except (ConnectionError, ValueError, RuntimeError, OSError) as e:
             if not address:
                 raise ConfigError(f"cluster.kind = 'ray': no cluster can be started here ({_line(e)})") from None
-            raise ConfigError(
-                f"cluster.address = {address!r}: no Ray cluster can be joined there ({_line(e)}); `ray status` "
-                "tells what runs here, `ray start --head` starts one, and an empty address starts one for this run"
-            ) from None
+            raise _not_joined(address, e) from None
 
     @property
     def gpus(self) -> float:
@@ -105,12 +102,23 @@ def _for_servers(config: Config) -> float:
     return float(engine.replicas * engine.threads) if engine.kind == "sglang" and not engine.urls else 0.0
 
 
-def _answers(address: str) -> None:
-    """Raises `OSError` at once where nothing listens: Ray itself would ask for minutes."""
+def check_address(address: str) -> None:
+    """Raises `ConfigError` at once where nothing listens: Ray itself would ask for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
+    if not host or not port.isdigit():
+        return
+    try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS):
             pass
+    except OSError as e:
+        raise _not_joined(address, e) from None
+
+
+def _not_joined(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"cluster.address = {address!r}: no Ray cluster can be joined there ({_line(error)}); `ray status` tells what "
+        "runs here, `ray start --head` starts one, and an empty address starts one for this run"
+    )
 
 
 def load_ray() -> Any:
