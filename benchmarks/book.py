@@ -222,8 +222,8 @@ SECTIONS = (
         "python benchmarks/async_overlap.py",
         ("max_staleness", "efficiency", "of a whole run", "masked tokens", "longest tenth trained"),
         async_overlap,
-        "The trainer's own loop on a clock of its own; 1 would be the slower side working all the time. Of 60 steps in\n"
-        "a longer run, and of a run of 60 steps with its first batch and its last stragglers.",
+        "The trainer's own loop on a clock of its own; 1 would be the slower side working all the time. Of 60 steps\n"
+        "in a longer run, and of a run of 60 steps with its first batch and its last stragglers.",
     ),
     Section(
         "async_vs_sync",
