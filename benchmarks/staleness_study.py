@@ -1,13 +1,13 @@
 """Is a loss as good on stale tokens as on fresh ones?
 
     python benchmarks/staleness_study.py --json FILE [--seeds 0,1,2] [--losses grpo,decoupled] [--staleness 0,1,4]
-                                         [--recipe store] [--keep DIR] [--trainer.steps=30 ...]
+                                         [--lags 4] [--recipe store] [--keep DIR] [--trainer.steps=30 ...]
 
 For each seed one warm start, and from it a run for each loss and `rollout.max_staleness`: the same number of steps, and
 so of trajectories. Success is that of the sampled evaluation after the last step, none is picked; each run has Wilson's
 95% interval, each difference from the first staleness has Student's over the seeds. The age of what was trained is
 that which the runs measured: a learner that is slower than play trains on older tokens, a faster one on fresh ones,
-whatever is allowed.
+whatever is allowed. With --lags 4 there is a run more, `lag 4`, all of whose tokens are made to be 4 versions old.
 
 With --keep, runs that have finished there are read and not run again. The exit status is 1 where the default loss ends
 more than 0.03 below, by the mean over the seeds.
@@ -22,9 +22,11 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from held_back import held_back
 from report import machine, versions, write
 from rich.console import Console
 from rich.table import Table
@@ -55,15 +57,16 @@ class Study:
             sft(self._config(seed, folder), reporter=self._reporter)
         return folder / "model"
 
-    def run(self, seed: int, loss: str, staleness: int) -> dict[str, Any]:
-        """The figures of one run."""
-        name = f"{loss}-{staleness}"
+    def run(self, seed: int, loss: str, staleness: int, *, lag: bool = False) -> dict[str, Any]:
+        """The figures of one run; lag: all its tokens are to be as old as is allowed."""
+        name = f"{loss}-lag-{staleness}" if lag else f"{loss}-{staleness}"
         folder = self._folder / str(seed) / name
         if not (folder / "summary.json").is_file():
             start = [f"model.path={self.warm(seed)}", "sft.steps=0"]
             what = [f"trainer.loss={loss}", f"rollout.max_staleness={staleness}"]
             self._say(seed, name)
-            train(self._config(seed, folder, *start, *what), reporter=self._reporter)
+            with held_back(staleness) if lag else nullcontext():
+                train(self._config(seed, folder, *start, *what), reporter=self._reporter)
         return figures(folder)
 
     def _config(self, seed: int, folder: Path, *more: str) -> Any:
@@ -107,10 +110,10 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "interval": [mean - half, mean + half]}
 
 
-def compared(runs: dict[int, dict[str, dict[int, dict[str, Any]]]]) -> dict[str, dict[int, dict[str, Any]]]:
+def compared(runs: dict[int, dict[str, dict[str, dict[str, Any]]]]) -> dict[str, dict[str, dict[str, Any]]]:
     """By loss and staleness: success over the seeds, and its difference from the first staleness, seed by seed."""
     first = next(iter(runs.values()))
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for loss, by_staleness in first.items():
         base = next(iter(by_staleness))
         found[loss] = {}
@@ -133,12 +136,12 @@ def shown(figure: dict[str, Any]) -> str:
     return "{:.3f} [{:.3f}, {:.3f}]".format(figure["mean"], *figure["interval"])
 
 
-def table(found: dict[str, dict[int, dict[str, Any]]]) -> Table:
+def table(found: dict[str, dict[str, dict[str, Any]]]) -> Table:
     made = Table("loss", "max_staleness", "age, mean (max)", "success", "difference", title="over the seeds")
     for loss, by_staleness in found.items():
         for staleness, row in by_staleness.items():
             age = f"{row['staleness_mean']:.2f} ({row['staleness_max']:.0f})"
-            made.add_row(loss, str(staleness), age, shown(row["success"]), shown(row["difference"]))
+            made.add_row(loss, staleness, age, shown(row["success"]), shown(row["difference"]))
     return made
 
 
@@ -148,17 +151,23 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--losses", default="", help="such as grpo,decoupled; the recipe's own where none is named")
     parser.add_argument("--staleness", default="0,1,4", help="the others are compared with the first")
+    parser.add_argument("--lags", default="4", help="ages that all tokens are made to have; empty: none")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path, help="leave the run folders here, and go on with what is there")
     args, overrides = parser.parse_known_args()
     default = load_config(args.recipe, overrides).trainer.loss
     losses = args.losses.split(",") if args.losses else [default]
     bounds = [int(text) for text in args.staleness.split(",")]
-    runs: dict[int, dict[str, dict[int, dict[str, Any]]]] = {}
+    lags = [int(text) for text in args.lags.split(",") if text]
+    runs: dict[int, dict[str, dict[str, dict[str, Any]]]] = {}
     with tempfile.TemporaryDirectory() as passing:
         study = Study(args.recipe, overrides, args.keep or Path(passing))
         for seed in (int(text) for text in args.seeds.split(",")):
-            runs[seed] = {loss: {bound: study.run(seed, loss, bound) for bound in bounds} for loss in losses}
+            runs[seed] = {
+                loss: {str(bound): study.run(seed, loss, bound) for bound in bounds}
+                | {f"lag {lag}": study.run(seed, loss, lag, lag=True) for lag in lags}
+                for loss in losses
+            }
     found = compared(runs)
     Console().print(table(found))
     report = {

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+import agentgym as ag
+from agentgym.rollout.record import read_trajectories
+from tests.trainers.tiny_runs import SMALL, Stopper, quick_runs
+
 
 @pytest.fixture(scope="module")
 def study() -> Any:
@@ -46,3 +50,17 @@ def test_differences_are_taken_seed_by_seed(study: Any) -> None:
     assert found[4]["difference"]["interval"] == pytest.approx([-0.1, -0.1])
     assert found[4]["success"]["mean"] == pytest.approx(0.6)
     assert "-0.100 [-0.100, -0.100]" in study.shown(found[4]["difference"])
+
+
+def test_tokens_that_are_held_back_are_all_of_one_age(study: Any, tmp_path: Path) -> None:
+    settings = {**SMALL, "trainer": {"steps": 5}, "rollout": {**SMALL["rollout"], "max_staleness": 2}}
+    with quick_runs(), study.held_back(2):
+        summary = ag.train(settings, run__dir=str(tmp_path / "run"), reporter=Stopper())
+    for step in range(5):
+        played = read_trajectories(tmp_path / "run" / "trajectories" / f"step-{step + 1:05d}.jsonl")
+        assert {int(v) for t in played for turn in t.turns for v in turn.completion.versions} == {max(0, step - 2)}
+    after = read_trajectories(tmp_path / "run" / "trajectories" / "eval-after.jsonl")
+    assert {int(v) for t in after for turn in t.turns for v in turn.completion.versions} == {5}, (
+        "the model that is saved"
+    )
+    assert 0 < summary["logprob_gap_max"] < 1e-3, "they are labelled with what sampled them"
