@@ -112,7 +112,7 @@ class EngineConfig(Section):
     bucket_mib: int = Field(256, ge=1)
     """SGLang: MiB of weights under way at once, where they are not read from disk."""
     pause: Literal["retract", "in_place", "abort"] = "retract"
-    """SGLang, for requests under way when weights change: caches computed anew, caches kept, or asked again."""
+    """For requests under way when weights change: caches computed anew, caches kept, or (SGLang) asked again."""
     update: Literal["rolling", "together"] = "rolling"
     """SGLang: new weights reach one replica after the other while the rest serve, or all at once."""
     server_args: list[str] = Field(default_factory=list)

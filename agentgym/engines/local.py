@@ -52,6 +52,7 @@ class LocalEngine:
         version: int = 0,
         seed: int | None = None,
         routing: bool = False,
+        keep_caches: bool = False,
     ):
         place = torch.device(device)
         if place.type == "cpu":
@@ -61,6 +62,7 @@ class LocalEngine:
         self._runner = ModelRunner(model, self._table, place, prefill_tokens, routing=routing)
         self._waiting: deque[Request] = deque()
         self._version = version
+        self._keep_caches = keep_caches
         self._seeds = random.Random(seed)
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
@@ -123,7 +125,8 @@ class LocalEngine:
         # a step never awaits, so this runs between two of them
         load_update(self._runner.model, update)
         self._runner.refresh()
-        self._table.forget_caches()
+        if not self._keep_caches:
+            self._table.forget_caches()
         self._version = update.version
 
     async def aclose(self) -> None:

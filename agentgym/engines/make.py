@@ -37,6 +37,8 @@ def make_engine(config: Config, model_path: str = "", *, version: int = 0, in_pr
         return make_sglang(config, path, version=version)
     if engine.kind != "local":
         raise ConfigError(f"engine.kind = {engine.kind!r} has no model; build a ScriptedEngine in your test instead")
+    if engine.pause == "abort":
+        raise ConfigError("engine.pause = 'abort' is SGLang's: the local engine goes on, by retract or in_place")
     options: dict[str, Any] = {
         "dtype": config.model.dtype,
         "revision": config.model.revision,
@@ -48,6 +50,7 @@ def make_engine(config: Config, model_path: str = "", *, version: int = 0, in_pr
         "version": version,
         "seed": config.run.seed,
         "routing": config.learner.routing_replay,
+        "keep_caches": engine.pause == "in_place",
     }
     if in_process:
         from agentgym.engines.local import LocalEngine

@@ -286,3 +286,30 @@ def test_models_it_would_run_wrongly_are_refused(given: Any) -> None:
         LocalEngine(given.build_model("qwen3"), slots=2, max_context=256)
     with pytest.raises(ModelError, match="no-such-model"):
         LocalEngine.from_pretrained("./no-such-model")
+
+
+def test_caches_are_kept_where_that_is_asked(given: Any) -> None:
+    """`engine.pause = in_place`: what comes after new weights looks back on what the old ones made of the past."""
+    engine = LocalEngine(given.build_model("qwen3"), slots=2, max_context=64, keep_caches=True)
+    prompt = [5, 6, 7, 8]
+
+    async def play() -> Completion:
+        running = asyncio.create_task(engine.generate(prompt, SamplingParams(40, seed=3)))
+        while engine.stats["tokens"] < 5:
+            await asyncio.sleep(0)
+        await engine.update_weights(WeightUpdate(1, "full", given.weights("qwen3", 1)))
+        return await running
+
+    done = asyncio.run(play())
+    old, new = ((done.versions == version).sum() for version in (0, 1))
+    assert min(old, new) > 3, "it spans the update"
+    models = [given.build_model("qwen3", seed) for seed in (0, 1)]
+    ids = torch.tensor([prompt + done.ids.tolist()])
+    seen = len(prompt) + int(old) - 1  # the last of the old tokens is run by the new weights
+    with torch.no_grad():
+        past = models[0](ids[:, :seen], use_cache=True).past_key_values
+        logits = models[1](ids[:, seen:-1], past_key_values=past, use_cache=True).logits[0]
+    expected = torch.log_softmax(logits.float(), -1).gather(1, ids[0, seen + 1 :, None])[:, 0]
+    np.testing.assert_allclose(done.logprobs[old:], expected.numpy(), atol=1e-4)
+    fresh = given.all_logprobs("qwen3", 1, ids[0].tolist())[seen:-1].gather(1, ids[0, seen + 1 :, None])[:, 0]
+    assert np.abs(done.logprobs[old:] - fresh.numpy()).max() > 1e-3, "else nothing was kept"
