@@ -16,7 +16,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 JOBS  ?= $(shell echo $$(( $(CORES) < 7 ? $(CORES) + 1 : 8 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu gpu check lint types fmt controls study-seeds study-sigkill study-staleness study-credit bench acceptance mutations soak validate docs-probes docs-plans clean
+.PHONY: help install train test test-slow test-shapes test-adapters test-ray test-sglang test-docker test-gpu gpu coverage check lint types fmt controls study-seeds study-sigkill study-staleness study-credit bench acceptance mutations soak validate docs-probes docs-plans clean
 
 help:  ## list the targets
 	@echo "agentgym: make TARGET [ARGS=...]"
@@ -72,6 +72,10 @@ test-gpu: install  ## on a CUDA device
 
 gpu:  ## what one GPU gives, in nine minutes: offline, with this machine's own Python and torch (PYTHON=..., ARGS="--parts ...")
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(or $(PYTHON),python3) benchmarks/gpu.py $(ARGS)
+
+coverage: install  ## which lines the fast tests run, the processes they start included; fails below 90%
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "$(FAST)" --timeout=600 --cov --cov-report=term \
+	  --cov-fail-under=90 $(ARGS)
 
 check: lint types test  ## what CI runs: lint, types, tests
 
