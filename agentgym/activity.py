@@ -26,7 +26,9 @@ Call = tuple[str, float]
 class Activity:
     """One episode's. Times are `time.monotonic`'s, which is the event loop's clock too."""
 
-    __slots__ = ("calls", "ends", "episode", "guard", "inline", "since", "tool_seconds", "until", "what")
+    __slots__ = (
+        "calls", "cancelled_in", "ends", "episode", "guard", "inline", "since", "tool_seconds", "until", "what",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -50,6 +52,8 @@ class Activity:
         self.guard = guard
         self.inline = False
         """Whether a tool that is not async is being run in the event loop's own thread."""
+        self.cancelled_in = ""
+        """What it was doing when it was cancelled, if it was."""
 
     def enter(self, what: str) -> None:
         """From now on it does this. Calls that were broken off are forgotten."""

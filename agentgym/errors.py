@@ -18,6 +18,8 @@ A model's own mistake (malformed call, wrong arguments, unknown tool) is none of
 
 from __future__ import annotations
 
+import asyncio
+
 
 class AgentGymError(Exception):
     """Base of every error this package raises on purpose."""
@@ -108,19 +110,46 @@ class ProgramFault(EpisodeFault):
     kind = "program_error"
 
 
+def unmeant(error: BaseException | None) -> bool:
+    """Whether it is a cancellation that nobody aimed at the task it is met in: it came out of the code that was called,
+    by something that it waited for. One that is meant (a deadline, the end of a run) has asked the task to end."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop: a coroutine that is run by hand is never cancelled
+        return True
+    return task is None or not task.cancelling()
+
+
+def told(error: BaseException) -> str:
+    """An error in a line: its class, and what it says."""
+    text = str(error)
+    if not text and isinstance(error, asyncio.CancelledError):
+        text = "it was cancelled, and not by the episode's end"
+    return f"{type(error).__name__}: {text}"
+
+
 class boundary:  # noqa: N801 - it reads as a statement
-    """Turn whatever is raised inside into `fault`; faults, user errors and cancellation pass unchanged."""
+    """Turn whatever is raised inside into `fault`, user errors too: in an episode they are a failure of that episode.
 
-    __slots__ = ("_fault", "_what")
+    So are SystemExit and a cancellation that is `unmeant`. Faults pass unchanged, and what ends the task or the
+    program; `passes` are further errors that do.
+    """
 
-    def __init__(self, fault: type[EpisodeFault], what: str = ""):
+    __slots__ = ("_fault", "_passes", "_what")
+
+    def __init__(self, fault: type[EpisodeFault], what: str = "", *, passes: type[AgentGymError] = EpisodeFault):
         self._fault = fault
         self._what = what
+        self._passes = passes
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, AgentGymError):
+        if error is None or isinstance(error, EpisodeFault | self._passes):
+            return
+        if isinstance(error, Exception | SystemExit) or unmeant(error):
             prefix = f"{self._what}: " if self._what else ""
-            raise self._fault(f"{prefix}{type(error).__name__}: {error}") from error
+            raise self._fault(f"{prefix}{told(error)}") from error

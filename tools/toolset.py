@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 from agentgym.activity import broken_off, current
-from agentgym.errors import AgentGymError, ToolError, ToolFault
+from agentgym.errors import AgentGymError, EpisodeFault, SandboxFileError, ToolError, ToolFault, told, unmeant
 from agentgym.overrun import Overrun
 from agentgym.protocols import Tool
 from agentgym.tools.arguments import BadArguments
@@ -97,7 +97,7 @@ class ToolSet:
         """Answer the calls of one turn, in call order, each under its own id.
 
         In order, one after the other; neighbouring calls of `parallel` tools at once. After a call that ends the
-        episode the rest are not run. Raises only faults of the machinery and user errors.
+        episode the rest are not run. Raises only faults of the machinery, and user errors where there is no episode.
         """
         if len(calls) == 1:
             return [await self.run_one(calls[0], episode)]
@@ -126,8 +126,18 @@ class ToolSet:
         limit = getattr(tool, "max_output", MAX_OUTPUT)
         try:
             text = await self._answer(tool, call, episode, threaded, limit)
-        except AgentGymError:
+        except SandboxFileError as e:  # a path that the model has named, or what it has done to the file
+            problem = f"error: {e}"
+        except EpisodeFault:
             raise
+        except AgentGymError as e:
+            if episode is None:
+                raise
+            raise ToolFault(f"{tool.name}: {told(e)}") from e
+        except asyncio.CancelledError as e:
+            if not unmeant(e):
+                raise
+            raise ToolFault(f"{tool.name}: {told(e)}") from e
         except StopEpisode as stop:
             return ToolResult(call, written(str(stop), tool.name, limit), False, True)
         except ToolFailed as failed:

@@ -22,17 +22,20 @@ from agentgym.protocols import BatchCredit
 from agentgym.rollout.make import load_tokenizer
 from agentgym.rollout.record import read_trajectories
 from agentgym.run_folder import RunFolder
-from agentgym.trainers.batch import build_rows
+from agentgym.trainers.check_ages import Ages, count_ages
+from agentgym.trainers.check_files import check_checkpoint, check_model
 from agentgym.trainers.checkpoint import list_checkpoints, load_state
 from agentgym.trainers.credit import each, make_credit
 from agentgym.trainers.ledger import group_outcome
 from agentgym.trainers.loop import accepted_only, shuffled_rewards
 from agentgym.trainers.shaping import shaped
-from agentgym.trainers.step_metrics import group_metrics, row_metrics
+from agentgym.trainers.step_metrics import group_metrics
 from agentgym.types import GIVEN, Group, Outcome
 
 OUTCOMES = ("trained", "filtered", "unscored", "stale")
-COMPARED = ("trajectories", "reward/mean", "success", "unscored", "tokens", "masked_frac", "staleness/max")
+COMPARED = (
+    "trajectories", "reward/mean", "success", "unscored", "tokens", "masked_frac", "staleness/mean", "staleness/max",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -133,24 +136,36 @@ def _check_step(
         outcome = group_outcome(group, advantages, version=step - 1, max_staleness=bound)
         if outcome != row["outcome"]:
             found.wrong(f"ledger.jsonl: task {group.id} is {row['outcome']}, its trajectories say {outcome}")
-    batch = build_rows(ordered[:used], credits[:used], version=step - 1, max_staleness=bound)
-    again = {**group_metrics(ordered), **row_metrics(batch)}
-    if again["staleness/max"] > bound:
-        found.wrong(f"{name}: a token {again['staleness/max']:g} versions old is trained, the bound is {bound}")
+    ages = count_ages(ordered[:used], credits[:used], version=step - 1, bound=bound)
+    again = {**group_metrics(ordered), **ages.figures}
     if metrics is not None:
+        if problem := _trained(metrics, ages, bound):
+            found.wrong(f"metrics.jsonl: step {step}: {problem}")
         for key in COMPARED:
             if not _same(metrics.get(key), again[key]):
                 found.wrong(f"metrics.jsonl: step {step}: {key} is {metrics.get(key)}, recomputed {again[key]}")
     totals.update(row["outcome"] for row in rows)
     totals["trajectories"] += int(again["trajectories"])
-    totals["sampled_tokens"] += batch.sampled_tokens
-    totals["masked_tokens"] += batch.stale_tokens
-    totals["staleness_sum"] += batch.staleness_sum
-    totals["staleness_max"] = max(totals["staleness_max"], batch.staleness_max)
+    totals["sampled_tokens"] += ages.sampled
+    totals["masked_tokens"] += ages.too_old
+    totals["staleness_sum"] += ages.total
+    totals["staleness_max"] = max(totals["staleness_max"], ages.oldest)
     for group in ordered:
         for trajectory in group.trajectories:
             if trajectory.outcome is Outcome.unscored:
                 totals[f"fault/{(trajectory.error or 'unknown').partition(':')[0]}"] += 1
+
+
+def _trained(metrics: Mapping[str, Any], ages: Ages, bound: int) -> str:
+    """What is wrong with the number of tokens that the learner says it has trained: it counts what was masked last."""
+    told = metrics.get("trained_tokens")
+    if told is None or told == max(1, ages.trainable):
+        return ""
+    if told > ages.trainable:
+        return f"{told:g} tokens were trained, and {ages.trainable} of that step are at most {bound} versions old"
+    if metrics.get("rows_above_budget"):  # which may have been dropped
+        return ""
+    return f"{told:g} tokens were trained, of {ages.trainable} that are at most {bound} versions old"
 
 
 def _groups(path: Path) -> dict[str, Group]:
@@ -207,7 +222,7 @@ def _check_checkpoints(
     for path in list_checkpoints(folder.checkpoints):
         try:
             state = load_state(path)
-            _whole(path)
+            check_checkpoint(path)
         except Exception as e:
             found.wrong(f"checkpoints/{path.name}: cannot be read: {e}")
             continue
@@ -224,23 +239,10 @@ def _check_checkpoints(
     model = folder.model
     if model.is_dir():
         try:
-            _whole(model)
+            check_model(model)
             load_tokenizer(str(model))
         except Exception as e:
             found.wrong(f"model: cannot be read: {e}")
-
-
-def _whole(path: Path) -> None:
-    """Raises where the folder's configuration or weights are not a whole file."""
-    from safetensors import safe_open
-
-    json.loads((path / "config.json").read_text())
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError("no weights (*.safetensors)")
-    for file in files:
-        with safe_open(file, "np") as weights:
-            weights.keys()
 
 
 def _check_summary(folder: RunFolder, steps: int, found: Found) -> None:

@@ -361,6 +361,13 @@ async def _serve(spec: WorkerSpec, down: Any, up: _Outbox) -> None:
     gc.collect()
     gc.freeze()  # what is loaded stays: each full collection over it would stop all episodes for tens of milliseconds
     up.put("ready", None)
+    try:
+        await _obey(worker, inbox, up)
+    finally:
+        worker.closing = True  # what ends us is to be told, and not the groups that end with us
+
+
+async def _obey(worker: Worker, inbox: asyncio.Queue[tuple[str, Any]], up: _Outbox) -> None:
     while True:
         kind, payload = await inbox.get()
         if kind == "play":

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from agentgym.activity import Activity
-from agentgym.errors import EnvFault, ToolFault, UserError, boundary
+from agentgym.errors import EnvFault, EpisodeFault, ToolFault, boundary
 from agentgym.overrun import Guard, guard_here
 from agentgym.protocols import Env
 from agentgym.rollout.episode import VERDICT_SECONDS, AnyAgent, Limits, Play, run_episode, unplayed
 from agentgym.rollout.group_score import score_group
+from agentgym.rollout.limits import cancelled_by
 from agentgym.rollout.room import Room
 from agentgym.types import Group, GroupRequest, Trajectory
 
@@ -91,8 +92,8 @@ class Collector:
         try:
             with boundary(EnvFault, "make"):
                 env = idle.pop() if idle and not attempt else self._make_env(request.env_id)
-        except (EnvFault, UserError) as e:  # it could be made when the run began: a failure like any other
-            return (unplayed(play, f"{EnvFault.kind}: {e}"),)
+        except EpisodeFault as e:  # it could be made when the run began: a failure like any other
+            return (unplayed(play, f"{e.kind}: {e}"),)
         trajectories = await self._within_time(env, play)
         if trajectories is None:  # what still runs in it may do anything to it
             return (unplayed(play, f"{ToolFault.kind}: the env or a tool did not end when its time was over"),)
@@ -113,6 +114,9 @@ class Collector:
         task = asyncio.get_running_loop().create_task(run_episode(env, self._agent, play, limits, activity))
         try:
             await asyncio.wait((task,), timeout=limits.seconds + VERDICT_SECONDS + DEAF_SECONDS)
+            if task.cancelled():  # and not by us: its own code has done that
+                fault = cancelled_by(activity.cancelled_in)
+                return (unplayed(play, f"{fault.kind}: {fault}"),)
             if task.done():
                 return task.result()
             self._leave_behind(task)
@@ -152,7 +156,7 @@ class Collector:
 
 async def _abandon(env: Env) -> None:
     """Let go of an env that a fault may have left in any state; what went wrong is recorded."""
-    with suppress(Exception):
+    with suppress(EpisodeFault), boundary(EnvFault, "aclose"):
         async with asyncio.timeout(DEAF_SECONDS):
             await env.aclose()
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from agentgym import activity as doing
 from agentgym.activity import Activity
 from agentgym.errors import (
+    AgentGymError,
     EngineFault,
     EnvFault,
     EpisodeFault,
@@ -81,6 +82,9 @@ async def run_episode(
         end, error = await _time_out(env, talk, activity, limits)
     except EpisodeFault as fault:
         error = f"{fault.kind}: {fault}"
+    except asyncio.CancelledError:
+        activity.cancelled_in = activity.waiting_on()[0]
+        raise
     finally:
         activity.enter(doing.OVER)
         doing.restore(before)
@@ -102,7 +106,7 @@ async def _converse(env: Env, talk: Dialogue, play: Play, limits: Limits, deadli
             deadline.reschedule(activity.until)
         params = _params(play, talk, limits, sampled)
         activity.enter(doing.ENGINE)
-        with boundary(EngineFault):
+        with boundary(EngineFault, passes=AgentGymError):  # a model that cannot be spoken to ends the run
             message, completion = await talk.act(params)
         activity.enter(doing.ENV)
         sampled += completion.tokens

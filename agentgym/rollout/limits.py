@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from dataclasses import dataclass
 from time import monotonic
 
 from agentgym import activity as doing
 from agentgym.activity import Activity
-from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ToolFault, VerifierFault
+from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ProgramFault, ToolFault, VerifierFault, told
 from agentgym.overrun import HOLD
 
 
@@ -38,11 +39,22 @@ def held_up_by(activity: Activity, limits: Limits) -> EpisodeFault | None:
         allowed = min(allowed, HOLD)
     if now - since < allowed / 2 or what == doing.PROGRAM:  # a program is the agent: that is its own doing
         return None
-    told = f"{now - since:.3g} s"
+    took = f"{now - since:.3g} s"
     if tool:
-        return ToolFault(f"{what.partition(' ')[2]} gave no answer for {told}, and then its time was over")
+        return ToolFault(f"{what.partition(' ')[2]} gave no answer for {took}, and then its time was over")
     if what == doing.ENGINE:
-        return EngineFault(f"it gave no answer for {told}, and then the time of the turn or episode was over")
+        return EngineFault(f"it gave no answer for {took}, and then the time of the turn or episode was over")
     if what == doing.REWARD:
-        return VerifierFault(f"the reward gave no verdict for {told}, and then the episode's time was over")
-    return EnvFault(f"its step did not end within {told}, and then the time of the turn or episode was over")
+        return VerifierFault(f"the reward gave no verdict for {took}, and then the episode's time was over")
+    return EnvFault(f"its step did not end within {took}, and then the time of the turn or episode was over")
+
+
+def cancelled_by(what: str) -> EpisodeFault:
+    """The fault of an episode that was cancelled by what it was doing: its own code has cancelled its task."""
+    if what.startswith(f"{doing.TOOL} "):
+        blamed: type[EpisodeFault] = ToolFault
+    else:
+        blamed = {doing.ENGINE: EngineFault, doing.REWARD: VerifierFault, doing.PROGRAM: ProgramFault}.get(
+            what, EnvFault
+        )
+    return blamed(f"{what or 'episode'}: {told(CancelledError())}")

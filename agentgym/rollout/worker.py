@@ -58,6 +58,9 @@ class Worker:
     given: the engine, where it is not to be made as the spec says.
     """
 
+    closing = False
+    """Whether what is under way is to be cancelled and forgotten."""
+
     def __init__(self, spec: WorkerSpec, emit: Emit, given: Engine | None = None):
         self._emit = emit
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,13 +95,19 @@ class Worker:
             self._looking = asyncio.get_running_loop().create_task(self._look(self._adaptive), name="adaptive")
         return await self._collector.play_group(request)
 
-    async def _play(self, request: GroupRequest) -> None:
+    async def answer(self, request: GroupRequest) -> Group | WorkerFailed:
+        """`play`, whatever happens: whoever waits for the group must hear of it."""
         try:
-            self._emit(await self.play(request))
+            return await self.play(request)
         except asyncio.CancelledError:
-            raise
-        except BaseException:  # a defect of ours, not of an episode: the driver must hear of it and stop
-            self._emit(WorkerFailed(traceback.format_exc()))
+            if self.closing:
+                raise
+            return WorkerFailed(traceback.format_exc())
+        except BaseException:  # a defect of ours, not of an episode: the driver is to stop
+            return WorkerFailed(traceback.format_exc())
+
+    async def _play(self, request: GroupRequest) -> None:
+        self._emit(await self.answer(request))
 
     async def _look(self, adaptive: Adaptive) -> None:
         """While anything is played, now and then at the engine."""
@@ -147,6 +156,7 @@ class Worker:
         }
 
     async def aclose(self) -> None:
+        self.closing = True
         under_way = [*self._tasks, *([self._looking] if self._looking is not None else [])]
         for task in under_way:
             task.cancel()

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from agentgym.config import ModelConfig, load_config
-from agentgym.errors import ConfigError
+from agentgym.errors import ConfigError, ModelError
 from agentgym.rollout.worker import WorkerSpec
 from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.rollouts import LocalRollouts, ProcessRollouts, WorkerDied, _Outbox, make_rollouts
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.trainers.weights.shared import SharedMemorySync
 from agentgym.types import GroupRequest
+from agentgym.weights import WeightUpdate
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,15 @@ def test_a_worker_that_hangs_is_ended(spec: WorkerSpec, monkeypatch: pytest.Monk
     os.kill(rollouts._process.pid or 0, signal.SIGSTOP)  # as an env that never gives its thread back
     rollouts.close()
     assert not rollouts._process.is_alive()
+
+
+def test_what_ends_a_worker_is_told_and_not_the_groups_that_end_with_it(spec: WorkerSpec) -> None:
+    rollouts = ProcessRollouts(spec)
+    rollouts.ready()
+    rollouts.submit(requests(40))
+    with pytest.raises(ModelError, match="nowhere"):
+        rollouts.update(WeightUpdate(1, path="/nowhere"))
+    rollouts.close()
 
 
 def test_a_dead_worker_is_told_with_what_to_do(started: ProcessRollouts) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-import traceback
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -44,10 +43,7 @@ class RolloutActor:
 
     async def play(self, request: GroupRequest) -> Group | WorkerFailed:
         assert self._worker is not None
-        try:
-            return await self._worker.play(request)
-        except Exception:  # a defect of ours, not of an episode
-            return WorkerFailed(traceback.format_exc())
+        return await self._worker.answer(request)
 
     async def update(self, version: int, encoded: Any) -> int:
         from agentgym.trainers.cluster.tensors import decode

@@ -55,7 +55,7 @@ class Answering:
             before = len(place.prompt) - len(place.context)
             params = replace(params, experts_from=experts_known(self.branches.turns, place.parent, before))
         self._asked += 1
-        with boundary(EngineFault):
+        with boundary(EngineFault, passes=AgentGymError):
             completion = await self._agent.engine.generate(place.prompt, params, session=place.session)
         if not len(completion.ids):
             self.cut = StopReason.context_overflow

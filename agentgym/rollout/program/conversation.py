@@ -14,7 +14,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from agentgym import activity as doing
-from agentgym.errors import EngineFault, EnvFault, EpisodeFault, ProgramFault, boundary
+from agentgym.errors import AgentGymError, EngineFault, EnvFault, EpisodeFault, ProgramFault, boundary
 from agentgym.overrun import Overrun
 from agentgym.protocols import Env, Start, Step
 from agentgym.rollout.limits import held_up_by
@@ -267,7 +267,7 @@ class ProgramConversation:
             raise WireError(400, "this episode is over", code="episode_over")
         with self._working():
             try:
-                with boundary(EngineFault, "endpoint"), self._doing(doing.ENGINE):
+                with boundary(EngineFault, "endpoint", passes=AgentGymError), self._doing(doing.ENGINE):
                     return await self._answering.complete(ask, self._play, self._limits)
             except Spent as spent:
                 raise self._spent(spent.reason) from None
