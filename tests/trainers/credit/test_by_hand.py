@@ -108,6 +108,14 @@ def test_reinforce_pp_normalises_over_the_batch() -> None:
     assert [firsts(credit) for credit in lone] == [[[1]], [[-1]]], "one episode a task will do"
 
 
+def test_reinforce_pp_with_the_group_s_mean_leaves_groups_without_differences_at_0() -> None:
+    """Exactly: rounding in the batch's mean, which is 0, would make tokens of them be trained."""
+    groups = [group(played([0.1]), played([0.7]), played([0.4])), group(played([0.3]), played([0.3]))]
+    credit = reinforce_pp(groups, baseline="group")
+    assert not any(advantages.any() for turns in credit[1] for advantages in turns)
+    assert all(advantages.any() for turns in credit[0][:2] for advantages in turns)
+
+
 def test_grpo_over_the_deviation_of_all_rewards() -> None:
     groups = [group(played([1]), played([0])), group(played([2]), played([2], scored=False), played([2]))]
     credit = grpo_over_batch(groups, eps=0.0)
