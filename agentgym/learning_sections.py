@@ -37,6 +37,11 @@ class CreditConfig(Section):
 
     discount: float = Field(1.0, ge=0, le=1)
     """What a reward counts for the turn before it: `turn`, `gigpo`, `progress`, `reinforce_pp`, `bilevel_gae`."""
+    scale: Literal["group", "batch"] = "group"
+    """`grpo`: `learner.std` divides by the deviation of the group's rewards, or by that of all rewards of the step
+    (LitePPO)."""
+    whiten: bool = False
+    """Any credit: its advantages, less their mean over the tokens of the step, over their deviation."""
     baseline: Literal["batch", "group"] = "batch"
     """`reinforce_pp`: normalised returns over the batch, or over it after the group's mean was taken off."""
     step_weight: float = Field(1.0, ge=0)

@@ -31,7 +31,7 @@ class Fault:
 
 
 CREDIT, LOSSES, PARSERS = "tests/trainers/credit", "tests/trainers/test_losses.py", "tests/rollout/parsers"
-ROUTING = "tests/trainers/test_routing_replay.py"
+ROUTING, TRL = "tests/trainers/test_routing_replay.py", "tests/trainers/test_trl_formulas.py"
 OBJECTIVE, PREPARATION = "tests/trainers/test_objective.py", "tests/trainers/test_preparation.py"
 FAULTS = (
     Fault("trainers/credit/groups.py", "values - values.mean()", "values", CREDIT),
@@ -46,6 +46,10 @@ FAULTS = (
     Fault("trainers/losses/grpo.py", "clamp(1 - clip_low", "clamp(1 - clip_high", LOSSES),
     Fault("trainers/losses/grpo.py", "-gain * tokens.mask", "-gain", LOSSES),
     Fault("trainers/losses/grpo.py", "(advantages < 0) & ", "", LOSSES),
+    Fault("trainers/losses/sequence_ppo.py", "mean=False).detach()", "mean=True).detach()", LOSSES),
+    Fault("trainers/losses/sequence_ppo.py", "1 + length *", "1 + ", TRL),
+    Fault("trainers/credit/grpo.py", "1.0 / (float(np.std(rewards)) + eps)", "1.0", TRL),
+    Fault("trainers/credit/whiten.py", "a - mean", "a", TRL),
     Fault("trainers/losses/kl.py", "0.5 * apart", "apart", LOSSES),
     Fault("trainers/losses/kl.py", "ratio.detach() if", "ratio if", LOSSES),
     Fault("trainers/losses/gspo.py", "mean=True", "mean=False", LOSSES),

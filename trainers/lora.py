@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,17 +40,8 @@ def add_adapters(model: Any, lora: Lora) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise ConfigError("model.lora_rank needs peft: pip install 'agentgym-train[lora]'") from None
-    names = linear_names(model)
-    for target in lora.targets:
-        if target not in names:
-            raise ConfigError(
-                f"model.lora_targets: {target!r} matches nothing in {type(model).__name__}; there are: "
-                + ", ".join(sorted(names))
-            )
-    if not names:
-        raise ConfigError(f"model.lora_rank: {type(model).__name__} has no linear layers to put adapters beside")
-    chosen = list(lora.targets) or sorted(names)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.scale * lora.rank, target_modules=chosen)
+    names = sorted({_last(name) for name, _ in adapted_layers(model, lora.targets)})
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.scale * lora.rank, target_modules=names)
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
@@ -58,11 +49,27 @@ def add_adapters(model: Any, lora: Lora) -> None:
             parameter.data = parameter.data.float()
 
 
-def linear_names(model: Any) -> set[str]:
-    """Last parts of the names of all linear layers but the head."""
+def adapted_layers(model: Any, targets: Sequence[str]) -> list[tuple[str, nn.Linear]]:
+    """The linear layers that adapters of these targets are put beside, by name: a run's, and those that a plan counts.
+
+    Raises `ConfigError` where a target is nowhere in the model.
+    """
     head = model.get_output_embeddings()
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
-    return {name.rpartition(".")[2] for name in linear}
+    linear = [(n, layer) for n, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head]
+    names = {_last(name) for name, _ in linear}
+    for target in targets:
+        if target not in names:
+            raise ConfigError(
+                f"model.lora_targets: {target!r} matches nothing in {type(model).__name__}; there are: "
+                + ", ".join(sorted(names))
+            )
+    if not names:
+        raise ConfigError(f"model.lora_rank: {type(model).__name__} has no linear layers to put adapters beside")
+    return [(name, layer) for name, layer in linear if not targets or _last(name) in targets]
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 @torch.no_grad()

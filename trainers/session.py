@@ -37,7 +37,7 @@ from agentgym.trainers.held_out import HeldOut
 from agentgym.trainers.interim import Interim
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
-from agentgym.trainers.ledger import teaches
+from agentgym.trainers.ledger import could_teach
 from agentgym.trainers.loop import Loop, accepted_only, hand_over, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
 from agentgym.trainers.models import load_model
@@ -333,7 +333,7 @@ class Session:
             max_staleness=rollout.max_staleness,
             steps=config.trainer.steps,
             replace=rollout.dynamic_sampling,
-            teaches=lambda group: teaches(credit(annotator([group]))[0]),
+            teaches=lambda group: could_teach(credit, annotator([group])[0]),
             watch=self._watch,
             aside=interim.take,
         )

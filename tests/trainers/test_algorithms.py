@@ -30,12 +30,15 @@ from tests.trainers.rows import tiny
 MakeGroup = Callable[..., Group]
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "algorithms.md").read_text()
+QUOTE = '"'
 BLOCKS = dict(re.findall(r"^### ([\w-]+)\n(?:(?!^### ).)*?^```toml\n(.*?)^```", PAGE, re.M | re.S))
 
 
-def config_of(name: str, folder: Path) -> Config:
+def config_of(name: str, folder: Path, settings: Sequence[str] = ()) -> Config:
+    """The block's, with further `section.key = value`."""
     (folder / f"{name}.toml").write_text(BLOCKS[name])
-    return load_config(folder / f"{name}.toml")
+    pairs = [setting.split(" = ", 1) for setting in settings]
+    return load_config(folder / f"{name}.toml", [f"--{key}={value.strip(QUOTE)}" for key, value in pairs])
 
 
 def played(config: Config, groups: Sequence[Group], learner: Learner) -> list[Row]:
@@ -54,9 +57,32 @@ def weights(learner: Learner) -> torch.Tensor:
     return torch.cat([p.detach().flatten().clone() for p in learner.model.parameters()])
 
 
+def rows_of(section: str) -> list[list[str]]:
+    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def mapped(section: str) -> list[tuple[str, str, list[str]]]:
+    """Their name, our block and the settings that the row adds to it, of each row that leads to a block."""
+    links = [(theirs, re.match(r"\[`([\w-]+)`\]\(#([\w-]+)\)", ours), ours) for theirs, ours in rows_of(section)]
+    return [(theirs, link[1], re.findall(r"`(\w+\.\w+ = [^`]+)`", ours)) for theirs, link, ours in links if link]
+
+
 @pytest.mark.parametrize("name", sorted(set(BLOCKS) - {"sft"}))
 def test_each_block_trains(name: str, make_group: MakeGroup, tmp_path: Path) -> None:
-    config = config_of(name, tmp_path)
+    trains(name, config_of(name, tmp_path), make_group)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [pytest.param(*row[1:], id=row[0]) for section in ("AReaL", "TRL") for row in mapped(section) if row[2]],
+)
+def test_each_row_s_settings_train(name: str, settings: list[str], make_group: MakeGroup, tmp_path: Path) -> None:
+    trains("", config_of(name, tmp_path, settings), make_group)
+
+
+def trains(name: str, config: Config, make_group: MakeGroup) -> None:
     config.learner.lr = 1e-3
     learner = Learner(tiny(), rl_options(config))
     learner.hold_here()
@@ -70,7 +96,8 @@ def test_each_block_trains(name: str, make_group: MakeGroup, tmp_path: Path) -> 
     assert all(math.isfinite(value) for value in metrics.values())
     assert not torch.equal(weights(learner), before)
     assert ("kl_ref" in metrics) == bool(config.learner.kl)
-    _what_it_says(name, config, metrics)
+    if name:
+        _what_it_says(name, config, metrics)
 
 
 def _what_it_says(name: str, config: Config, metrics: dict[str, float]) -> None:
@@ -81,8 +108,8 @@ def _what_it_says(name: str, config: Config, metrics: dict[str, float]) -> None:
         assert "m2_dropped" in metrics
     if name == "off-policy-mask":
         assert "off_policy_frac" in metrics
-    if "mask" in name or name in ("icepop", "tis", "sequence-truncate", "trl-default"):
-        assert "correction/cut" in metrics or name == "off-policy-mask"
+    bounded = ("icepop", "tis", "trl-vllm", "sequence-mask", "grpo-areal", "ppo", "reinforce-pp")
+    assert ("correction/cut" in metrics) == (name in bounded)
 
 
 def test_the_supervised_block_trains(make_group: MakeGroup, tmp_path: Path) -> None:
@@ -92,12 +119,6 @@ def test_the_supervised_block_trains(make_group: MakeGroup, tmp_path: Path) -> N
     shown = [replace(row, advantages=row.mask) for row in rows]
     losses = [learner.train(shown, supervised_loss, seed=i)["loss"] for i in range(3)]
     assert losses[-1] < losses[0]
-
-
-def rows_of(section: str) -> list[list[str]]:
-    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
 @pytest.mark.parametrize("section", ["AReaL", "TRL"])

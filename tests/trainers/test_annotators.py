@@ -137,6 +137,17 @@ def test_the_likelihood_of_the_answer_before_each_turn(learner: Learner) -> None
     assert all(t.score is None for t in noted.trajectories[1].turns)
 
 
+def test_the_likelihood_is_the_policy_s_own_whatever_it_plays_at() -> None:
+    """At temperature 1, as IGPO's and the page's; the learner goes on at the temperature of the play."""
+    warm, plain = Learner(tiny(), LearnerOptions(temperature=2.0)), Learner(tiny(), LearnerOptions())
+    scores = []
+    for one in (warm, plain):
+        (noted,) = GoldLikelihood(one, Words(), {("env", "task"): "20 21"})([group(tree())])
+        scores.append([noted.trajectories[0].start_score, *(t.score for t in noted.trajectories[0].turns[:-1])])
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+    assert warm.options.temperature == 2.0
+
+
 def test_no_room_and_no_answer(learner: Learner) -> None:
     scorer = GoldLikelihood(learner, Words(), {("env", "task"): "20 21"}, max_context=6)
     scored = scorer([group(tree())])[0].trajectories[0]

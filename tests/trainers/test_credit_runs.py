@@ -61,6 +61,13 @@ def test_a_run_can_be_checked_by_its_files(tmp_path: Path, settings: dict[str, A
     assert check_run(tmp_path / "run").problems == []
 
 
+@pytest.mark.parametrize(("credit", "ended"), [("grpo", 8), ("reinforce_pp", 4)])
+def test_what_teaches_in_a_batch_is_not_replaced(tmp_path: Path, credit: str, ended: int) -> None:
+    """Every episode of this untrained model fails: nothing for grpo, a group of equals for credit over the batch."""
+    run(tmp_path / "run", trainer__credit=credit)
+    assert len((tmp_path / "run" / "ledger.jsonl").read_text().splitlines()) == ended
+
+
 def test_scores_are_in_the_files(tmp_path: Path) -> None:
     run(tmp_path / "run", trainer__credit="progress")
     played = list(read_trajectories(tmp_path / "run" / "trajectories" / "step-00001.jsonl"))

@@ -21,9 +21,21 @@ from agentgym.trainers.losses.kl import Estimator, kl_estimate, kl_loss
 from agentgym.trainers.losses.proximal import approximate
 from agentgym.trainers.losses.reinforce import reinforce_loss
 from agentgym.trainers.losses.sapo import sapo_loss
+from agentgym.trainers.losses.sequence_ppo import sequence_ppo_loss
 from agentgym.trainers.losses.vespo import vespo_loss
 
-ALL = [grpo_loss, gspo_loss, gmpo_loss, cispo_loss, sapo_loss, vespo_loss, dppo_loss, reinforce_loss, supervised_loss]
+ALL = [
+    grpo_loss,
+    sequence_ppo_loss,
+    gspo_loss,
+    gmpo_loss,
+    cispo_loss,
+    sapo_loss,
+    vespo_loss,
+    dppo_loss,
+    reinforce_loss,
+    supervised_loss,
+]
 
 
 def tensors(*values: float) -> torch.Tensor:
@@ -140,6 +152,22 @@ def test_gspo_has_the_gradient_of_the_sequences_own_ratio() -> None:
 
 def test_gspo_lets_turns_have_advantages_of_their_own() -> None:
     assert gradient(gspo_loss, two_sequences((1.0, -1.0, 0.0)), clip_low=0.9, clip_high=9.0) == [-4.0, 4.0, 0.0]
+
+
+def test_sequence_ppo() -> None:
+    """Products 16 and 0.5, of sequences of two tokens and one."""
+    tokens = two_sequences(advantages=(1.0, 1.0, -1.0))
+    assert values(sequence_ppo_loss, tokens) == [-1.28, -1.28, 0.8]  # 0.5 is below 0.8
+    assert gradient(sequence_ppo_loss, tokens) == [0, 0, 0]
+    other = two_sequences(advantages=(-1.0, -1.0, 1.0))
+    assert values(sequence_ppo_loss, other) == [16.0, 16.0, -0.5]
+    # the mean over the sequence is the product, in value and in gradient
+    assert gradient(sequence_ppo_loss, other) == pytest.approx([32.0, 32.0, -0.5])
+    mine = torch.tensor([0, 0, 1])
+    whole = torch.zeros(2, dtype=torch.float64).index_add(0, mine, other.logprobs - other.old_logprobs).exp()
+    (expected,) = torch.autograd.grad((whole * tensors(1.0, -1.0)).sum(), other.logprobs)
+    (found,) = torch.autograd.grad((sequence_ppo_loss(other)[0] / tensors(2.0, 2.0, 1.0)).sum(), other.logprobs)
+    assert found.tolist() == pytest.approx(expected.tolist())
 
 
 def test_gmpo() -> None:

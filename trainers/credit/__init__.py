@@ -17,12 +17,13 @@ from agentgym.loading import is_reference
 from agentgym.protocols import BatchCredit, Credit
 from agentgym.trainers.credit.bilevel_gae import bilevel_gae
 from agentgym.trainers.credit.gigpo import gigpo
-from agentgym.trainers.credit.grpo import grpo
+from agentgym.trainers.credit.grpo import grpo, grpo_over_batch
 from agentgym.trainers.credit.progress import progress
 from agentgym.trainers.credit.reinforce_pp import reinforce_pp
 from agentgym.trainers.credit.rloo import rloo
 from agentgym.trainers.credit.turn import turn_credit
 from agentgym.trainers.credit.users import users_credit
+from agentgym.trainers.credit.whiten import whitened
 from agentgym.types import Floats, Group
 
 __all__ = ["NAMES", "each", "make_credit"]
@@ -38,6 +39,8 @@ def each(credit: Credit) -> BatchCredit:
 
 
 def _grpo(config: Config) -> BatchCredit:
+    if config.learner.std and config.credit.scale == "batch":
+        return grpo_over_batch
     return each(partial(grpo, std=config.learner.std))
 
 
@@ -87,6 +90,11 @@ NAMES = tuple(_MADE)
 
 def make_credit(config: Config) -> BatchCredit:
     """The credit that `trainer.credit` names, or the user's own. Raises `ConfigError`."""
+    credit = _named(config)
+    return whitened(credit) if config.credit.whiten else credit
+
+
+def _named(config: Config) -> BatchCredit:
     name = config.trainer.credit
     if name in _MADE:
         return _MADE[name](config)

@@ -37,7 +37,8 @@ def reinforce_pp(
                 agents.setdefault(trajectory.agent_id, []).append((g, i))
     for places in agents.values():
         own = [values[g][i] for g, i in places]
-        mean = float(np.mean([x.mean() for x in own]))
+        # less the group's mean they are 0 on average: rounding aside, which would teach from groups without differences
+        mean = float(np.mean([x.mean() for x in own])) if baseline == "batch" else 0.0
         scale = float(np.sqrt(np.mean([((x - mean) ** 2).mean() for x in own])))
         if min(x.min() for x in own) < max(x.max() for x in own):
             for (g, i), x in zip(places, own, strict=True):

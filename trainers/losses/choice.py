@@ -23,6 +23,7 @@ from agentgym.trainers.losses.gspo import gspo_loss
 from agentgym.trainers.losses.kl import Estimator
 from agentgym.trainers.losses.reinforce import reinforce_loss
 from agentgym.trainers.losses.sapo import sapo_loss
+from agentgym.trainers.losses.sequence_ppo import sequence_ppo_loss
 from agentgym.trainers.losses.vespo import vespo_loss
 
 Anchor: TypeAlias = Literal["behaviour", "recompute", "loglinear", "linear"]
@@ -49,6 +50,7 @@ LOSSES: Mapping[str, Named] = {
     "decoupled": Named(grpo_loss, clip=True, anchor="recompute", correction="full"),
     "tis": Named(grpo_loss, clip=True, anchor="recompute", correction="truncate"),
     "icepop": Named(grpo_loss, clip=True, anchor="recompute", correction="mask", low=0.5, high=5.0),
+    "sequence_ppo": Named(sequence_ppo_loss, clip=True, aggregate="sequence"),
     "gspo": Named(gspo_loss, aggregate="sequence"),
     "gmpo": Named(gmpo_loss, aggregate="sequence"),
     "cispo": Named(cispo_loss),

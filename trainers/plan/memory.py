@@ -83,13 +83,13 @@ def learner_memory(config: Config, model: Model, layout: Layout, tokens: int) ->
     part = cut_model(model, layout.tp)
     size = itemsize(config.model.dtype)
     weights = size * model.parameters + 4 * model.adapter if model.adapter else 4 * model.parameters
-    reference = 4 * model.parameters if config.learner.kl and not model.adapter else 0
+    held = weights + 4 * embedding
     copies = 3 if config.learner.agreement else 1
     return LearnerMemory(
-        weights=_share(weights + 4 * embedding, layout.ranks),
+        weights=_share(held, layout.ranks),
         gradients=_share(4 * copies * (trained + embedding), layout.ranks),
         optimizer=_share(_moments(config, model) + 8 * embedding, layout.ranks),
-        reference=_share(reference + (4 * embedding if reference else 0), layout.ranks),
+        reference=_share(held, layout.ranks) if config.learner.kl else 0,  # whole, adapters and what is under them too
         gathered=_gathered(part, size) if layout.ranks > 1 or size < 4 else 0,
         activations=tokens * activation_bytes(part, size, recompute=config.learner.recompute),
         logits=LOGIT_BYTES * min(max(CHUNK_ELEMENTS, model.vocabulary), tokens * model.vocabulary),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from agentgym.config import Config
-from agentgym.errors import ConfigError, ModelError
+from agentgym.errors import ModelError
 from agentgym.hub import hub_problem
+from agentgym.trainers.lora import adapted_layers
 from agentgym.trainers.plan.architectures import ARCHITECTURES, known
 
 Source = Literal["folder", "hub", "cache", "table", "tiny"]
@@ -191,27 +192,10 @@ def _tiny(config: Config) -> Any:
 
 def _adapter(model: Any, config: Config) -> int:
     """Numbers of the adapters: rank times inputs and outputs of every layer that gets one."""
-    rank, targets = config.model.lora_rank, config.model.lora_targets
-    if not rank:
+    if not (rank := config.model.lora_rank):
         return 0
-    found = sum(layer.in_features + layer.out_features for name, layer in _linear(model) if _chosen(name, targets))
-    if not found:
-        names = sorted({name.rpartition(".")[2] for name, _ in _linear(model)})
-        raise ConfigError(f"model.lora_targets = {targets}: no layer has such a name (there are {', '.join(names)})")
-    return rank * int(found)
-
-
-def _linear(model: Any) -> Iterator[tuple[str, Any]]:
-    from torch import nn
-
-    head = model.get_output_embeddings()
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear) and layer is not head:
-            yield name, layer
-
-
-def _chosen(name: str, targets: list[str]) -> bool:
-    return not targets or any(name == target or name.endswith(f".{target}") for target in targets)
+    layers = adapted_layers(model, config.model.lora_targets)
+    return rank * sum(layer.in_features + layer.out_features for _, layer in layers)
 
 
 def _blocks(sizes: Mapping[str, int]) -> dict[str, int]:

@@ -10,12 +10,15 @@ import pytest
 
 from agentgym.errors import ConfigError
 from agentgym.trainers.batch import build_rows
+from agentgym.trainers.credit import each
 from agentgym.trainers.credit.bilevel_gae import bilevel_gae
 from agentgym.trainers.credit.gigpo import gigpo
+from agentgym.trainers.credit.grpo import grpo, grpo_over_batch
 from agentgym.trainers.credit.progress import progress
 from agentgym.trainers.credit.reinforce_pp import reinforce_pp
 from agentgym.trainers.credit.rloo import rloo
 from agentgym.trainers.credit.turn import turn_credit
+from agentgym.trainers.credit.whiten import whitened
 from agentgym.types import Message
 from tests.trainers.credit.builders import firsts, group, played, scored, told, valued
 
@@ -103,6 +106,34 @@ def test_reinforce_pp_normalises_over_the_batch() -> None:
     assert firsts(by_group[1]) == [[0], [0, 0]]
     lone = reinforce_pp([group(played([1])), group(played([0]))], eps=0.0)
     assert [firsts(credit) for credit in lone] == [[[1]], [[-1]]], "one episode a task will do"
+
+
+def test_reinforce_pp_with_the_group_s_mean_leaves_groups_without_differences_at_0() -> None:
+    """Exactly: rounding in the batch's mean, which is 0, would make tokens of them be trained."""
+    groups = [group(played([0.1]), played([0.7]), played([0.4])), group(played([0.3]), played([0.3]))]
+    credit = reinforce_pp(groups, baseline="group")
+    assert not any(advantages.any() for turns in credit[1] for advantages in turns)
+    assert all(advantages.any() for turns in credit[0][:2] for advantages in turns)
+
+
+def test_grpo_over_the_deviation_of_all_rewards() -> None:
+    groups = [group(played([1]), played([0])), group(played([2]), played([2], scored=False), played([2]))]
+    credit = grpo_over_batch(groups, eps=0.0)
+    # 1, 0, 2 and 2: mean 1.25, mean square 9 / 4
+    scale = math.sqrt(9 / 4 - 1.25**2)
+    assert firsts(credit[0]) == [[round(0.5 / scale, 5)], [round(-0.5 / scale, 5)]]
+    assert firsts(credit[1]) == [[0], [0], [0]]
+
+
+def test_whitened_over_the_tokens_of_the_batch() -> None:
+    """A token is one vote: +1, +1, -1 of the first group and 0, 0, 0 of the second, unscored ones in no statistic."""
+    one = group(played([1], tokens=2), played([-1], tokens=1))
+    other = group(played([3], tokens=3), played([9], scored=False))
+    credit = whitened(each(lambda given: grpo(given, std=False)), eps=0.0)([one, other])
+    mean = 1 / 6
+    scale = math.sqrt(3 / 6 - mean**2)
+    assert firsts(credit[0]) == [[round((1 - mean) / scale, 5)], [round((-1 - mean) / scale, 5)]]
+    assert firsts(credit[1]) == [[round(-mean / scale, 5)], [0]]
 
 
 def test_gae_by_hand() -> None:

@@ -15,13 +15,17 @@ from agentgym.config import load_config
 from agentgym.trainers.batch import build_rows
 from agentgym.trainers.credit import NAMES, each, make_credit
 from agentgym.trainers.credit.gigpo import gigpo
+from agentgym.trainers.credit.grpo import grpo, grpo_over_batch
 from agentgym.trainers.credit.progress import progress
 from agentgym.trainers.credit.reinforce_pp import reinforce_pp
+from agentgym.trainers.credit.whiten import whitened
 from agentgym.types import Completion, Floats, Group, Message, Outcome, StopReason, Trajectory, Turn
 from tests.trainers.credit.builders import group, played, scored
 
 ALL: dict[str, Callable[..., list[list[list[Floats]]]]] = {
     **{name: make_credit(load_config(None, [f"--trainer.credit={name}", "--credit.critic=head"])) for name in NAMES},
+    "grpo, batch": grpo_over_batch,
+    "grpo, whitened": whitened(each(grpo)),
     "reinforce_pp, group": partial(reinforce_pp, baseline="group"),
     "gigpo, conversation": each(partial(gigpo, anchor="conversation", discount=0.9)),
     "progress, potential": each(partial(progress, shaping="potential", discount=0.5)),

@@ -15,12 +15,14 @@ from agentgym.config import Config, load_config
 from agentgym.engines.local import LocalEngine
 from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
+from agentgym.trainers.lora import Lora
 from agentgym.trainers.losses import make_loss
 from agentgym.trainers.plan.architectures import ARCHITECTURES
 from agentgym.trainers.plan.layout import lay_out
 from agentgym.trainers.plan.memory import activation_bytes, block_bytes, engine_memory, learner_memory
 from agentgym.trainers.plan.model import count
 from agentgym.trainers.plan.resolve import make_plan
+from agentgym.trainers.policy import Build
 
 TINY: dict[str, Any] = {
     "hidden_size": 128,
@@ -58,6 +60,21 @@ def rows(length: int, number: int) -> list[Row]:
         )
         for _ in range(number)
     ]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_reference_is_counted(rank: int) -> None:
+    """With adapters too: the learner holds base and adapters a second time."""
+    if rank:
+        pytest.importorskip("peft")
+    config = load_config(None, {"learner.kl": 0.01, "model.lora_rank": rank})
+    settings = AutoConfig.for_model("qwen3", **TINY)
+    planned = learner_memory(config, model := count(settings, config, "", "folder"), lay_out(config, model), 100)
+    real = AutoModelForCausalLM.from_config(settings)
+    learner = Learner(real, LearnerOptions(kl=0.01), build=Build(lora=Lora(rank)))
+    learner.hold_here()
+    assert planned.reference == sum(p.nbytes for p in learner.reference.parameters())
+    assert planned.state - planned.reference >= sum(p.nbytes for p in learner.model.parameters())
 
 
 @pytest.mark.parametrize(("sizes", "length", "number"), [(TINY, 128, 4), (MID, 128, 4)], ids=["tiny", "mid"])

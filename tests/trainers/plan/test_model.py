@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from agentgym.config import Config, load_config
 from agentgym.errors import ConfigError, ModelError
+from agentgym.trainers.lora import Lora, add_adapters
 from agentgym.trainers.plan.architectures import ARCHITECTURES, known
 from agentgym.trainers.plan.model import Model, count, read_model
 
@@ -96,11 +97,17 @@ def test_adapters_have_as_many_numbers_as_pefts(targets: list[str]) -> None:
     assert planned.adapter == planned.trained == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
 
-def test_targets_that_match_nothing_are_told_what_there_is() -> None:
+@pytest.mark.parametrize("targets", [["qproj"], ["q_proj", "qproj"], ["self_attn.q_proj"]])
+def test_targets_are_refused_as_the_run_refuses_them(targets: list[str]) -> None:
+    pytest.importorskip("peft")
     config = Config()
-    config.model.lora_rank, config.model.lora_targets = 4, ["qproj"]
-    with pytest.raises(ConfigError, match=r"lora_targets = \['qproj'\].*q_proj"):
-        model_of("Qwen/Qwen3-0.6B", config)
+    config.model.lora_rank, config.model.lora_targets = 4, targets
+    settings = AutoConfig.for_model("qwen3", num_hidden_layers=2, head_dim=16, **SMALL)
+    with pytest.raises(ConfigError, match=r"lora_targets: '.*' matches nothing.*q_proj") as planned:
+        count(settings, config, "small", "folder")
+    with pytest.raises(ConfigError) as run:
+        add_adapters(AutoModelForCausalLM.from_config(settings), Lora(4, targets=tuple(targets)))
+    assert str(planned.value) == str(run.value)
 
 
 def test_without_the_hub_the_table_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
