@@ -56,7 +56,7 @@ class HostedEngine:
         if self._engine is None:
             self._engine = self._talk_to(place)
         else:
-            self._engine.move(place.url, place.facts, place.version)
+            await self._engine.move(place.url, place.facts, place.version)
         self._life = place.life
 
     def _talk_to(self, place: Place) -> SGLangEngine:
