@@ -77,7 +77,7 @@ class RayRollouts:
         self._fleet: Fleet | None = None
         try:
             if spec.config.engine.kind == "sglang":
-                self._fleet = Fleet(self._cluster, spec, server_logs(spec.config), note)
+                self._fleet = Fleet(self._cluster, spec, server_logs(spec.config), note, watch)
             self._hire(spec)
         except BaseException:
             self.close()

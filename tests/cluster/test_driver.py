@@ -1,14 +1,21 @@
-"""Closing where a part fails or hangs: the others are closed all the same. No cluster is needed."""
+"""The driver of a cluster whose workers and replicas hang: what is closed, and what is told. No cluster is needed."""
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from agentgym.config import Config
 from agentgym.trainers.cluster import rollouts as driving
+from agentgym.trainers.cluster.fleet import Fleet
+from agentgym.trainers.cluster.fleet import _Member as Replica
 from agentgym.trainers.cluster.rollouts import RayRollouts, _Member
 from agentgym.trainers.session import Session
+from agentgym.trainers.stall import StallWatch
+from agentgym.weights import WeightUpdate
 
 
 class Ray:
@@ -81,3 +88,48 @@ def test_a_session_closes_every_part() -> None:
     with pytest.raises(RuntimeError):
         session.close()
     assert [part.closed for part in parts] == [1, 1, 1, 1]
+
+
+def test_a_worker_whose_start_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    exceptions = pytest.importorskip("ray.exceptions", reason="Ray is not installed")
+    monkeypatch.setattr(driving, "LOOK_SECONDS", 0.01)
+    told: list[str] = []
+    notes: list[str] = []
+
+    class Slow(Ray):
+        def wait(self, refs: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+            threading.Event().wait(timeout)
+            return [], refs
+
+        def get(self, ref: Any, *, timeout: float) -> str:
+            assert timeout == 0
+            if len(told) < 2:
+                raise exceptions.GetTimeoutError
+            return "here, process 7"
+
+    rollouts = RayRollouts.__new__(RayRollouts)
+    rollouts._ray, rollouts._note = Slow(), notes.append
+    rollouts._watch = StallWatch(0.05, told.append)
+    rollouts._members, rollouts._fleet = [_Member(Actor(), starting=object())], None
+    rollouts._weights, rollouts._past = (0, None), Counter()
+    rollouts.ready()
+    assert "s for the rollout worker to load its model; nothing is heard of it" in told[0]
+    assert notes == ["rollout worker 0 is on here, process 7, version 0"]
+
+
+def test_replicas_that_are_all_away_are_told_while_new_weights_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
+    told: list[str] = []
+    fleet = Fleet.__new__(Fleet)
+    replica = Replica(0, Actor(), starting=object(), reason="it ran out of memory")
+    fleet._members, fleet._config, fleet._failure = [replica], Config(), None
+    fleet._lock, fleet._closed = threading.RLock(), threading.Event()
+    fleet._stalls = StallWatch(0.05, told.append)
+
+    def taken(members: list[Any], steer: Any) -> bool:
+        return len(told) >= 2
+
+    monkeypatch.setattr(fleet, "_update", taken)
+    threading.Timer(0.3, lambda: setattr(replica, "place", "http://h:1")).start()
+    fleet.update(WeightUpdate(3, path="x"))
+    assert "s for an engine replica to serve (0: it ran out of memory)" in told[0]
