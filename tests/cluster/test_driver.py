@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from typing import Any
 
 import pytest
 
 from agentgym.config import Config
+from agentgym.errors import RunError
 from agentgym.trainers.cluster import rollouts as driving
 from agentgym.trainers.cluster.fleet import Fleet
 from agentgym.trainers.cluster.fleet import _Member as Replica
@@ -115,6 +117,26 @@ def test_a_worker_whose_start_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     rollouts.ready()
     assert "s for the rollout worker to load its model; nothing is heard of it" in told[0]
     assert notes == ["rollout worker 0 is on here, process 7, version 0"]
+
+
+def test_workers_that_load_for_long_at_first_end_no_run_and_those_that_are_lost_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rollouts = RayRollouts.__new__(RayRollouts)
+    rollouts._watch, rollouts._done, rollouts._patience = StallWatch(0), deque(), 0.05
+    rollouts._members = [member] = [_Member(Actor(), starting=object())]
+    looks: list[float] = []
+
+    def look(seconds: float) -> None:
+        looks.append(time.monotonic())
+        time.sleep(0.02)
+        if len(looks) == 20:  # it was there once, and now it is not
+            member.where = "here, process 7"
+
+    monkeypatch.setattr(rollouts, "_look", look)
+    with pytest.raises(RunError, match=r"alive for 0.05 s \(cluster.patience\)"):
+        rollouts.receive()
+    assert 20 < len(looks) < 40
 
 
 def test_replicas_that_are_all_away_are_told_while_new_weights_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Collection
 from dataclasses import replace
@@ -23,17 +24,19 @@ class RolloutActor:
         self._folder = tempfile.TemporaryDirectory(prefix="agentgym-worker-")
         self._child: Child | None = None
         self._where = ""
+        self._starting = asyncio.Lock()  # a driver that was cut off for a moment asks again
 
     async def start(self, baggage: Baggage, links: Links | None, version: int, encoded: Any) -> str:
         """Build the worker, with the weights of now where there are any, and say where it is. Then it serves.
 
         links: to the engine replicas, where it has no engine of its own."""
-        if self._child is None:
-            self._child = Child(links)
-        if not self._where:
-            spec = baggage.unpack(Path(self._folder.name))
-            told = replace(links, actors=[None] * len(links.actors)) if links is not None else None
-            self._where = await self._child.call("start", spec, told, self._folder.name)
+        async with self._starting:
+            if self._child is None:
+                self._child = Child(links)
+            if not self._where:
+                spec = baggage.unpack(Path(self._folder.name))
+                told = replace(links, actors=[None] * len(links.actors)) if links is not None else None
+                self._where = await self._child.call("start", spec, told, self._folder.name)
         if encoded is not None:
             await self.update(version, encoded)
         return self._where

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from typing import Any
 
 from agentgym.errors import EngineGone
@@ -60,12 +61,15 @@ class Child:
             self._process.kill()
 
     def _read(self) -> None:
-        try:
-            while True:
+        while True:
+            try:
                 kind, payload = self._up.recv()
-                self._loop.call_soon_threadsafe(self._take, kind, payload)
-        except (EOFError, OSError):
-            self._ended()
+            except (EOFError, OSError):
+                self._ended()
+                return
+            except Exception:  # it cannot be unpickled: all of it was taken
+                kind, payload = "failed", traceback.format_exc()
+            self._loop.call_soon_threadsafe(self._take, kind, payload)
 
     def _take(self, kind: str, payload: Any) -> None:
         if kind == "result":
@@ -74,7 +78,7 @@ class Child:
             task = self._loop.create_task(self._ask(*payload))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif kind == "failed":  # something could not be sent, and nobody knows for whom it was
+        elif kind == "failed":  # something could not be sent or read, and nobody knows for whom it was
             for future in self._waiting.values():
                 settle(future, RolloutError(payload))
 

@@ -128,7 +128,8 @@ class RayRollouts:
         since = time.monotonic()
         while not self._done:
             self._look(1.0)
-            if any(member.ready for member in self._members):
+            # at first they have their places, and load: that may take as long as it takes
+            if any(member.ready for member in self._members) or not any(member.where for member in self._members):
                 since = time.monotonic()
             elif time.monotonic() - since > self._patience:
                 raise RunError(
