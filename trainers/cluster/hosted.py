@@ -23,8 +23,8 @@ AskPlace = Callable[[int, str], Awaitable[Place]]
 @dataclass(frozen=True, slots=True)
 class Links:
     """What a worker needs to reach the replicas. `actors`: handles, in the order of the replicas (outside of the
-    cluster there are none, and only their number counts); `layout`: of the
-    model's folder, whose weights do not travel to workers; `mark`: of the run's weights."""
+    cluster there are none, and only their number counts); `layout`: of the model's folder, whose weights do not travel
+    to workers; `mark`: of the run's weights."""
 
     actors: Sequence[Any] = ()
     layout: ModelLayout | None = None
