@@ -3,8 +3,9 @@
 An event loop cannot interrupt what does not give control back. So each stretch of an env's own code is marked
 (`rollout.metered`), and a thread that sees one run beyond its limit has `Overrun` raised right there: in the main
 thread by a signal, which ends Python code and calls that wait in the system (sleep, a socket, a process, a lock); in
-another thread (a Ray actor's), where Python takes no signals, between two instructions of Python code. C code that
-neither returns nor looks at signals is not stopped, nor is what waits in the system outside of the main thread.
+another thread, where Python takes no signals, between two instructions of Python code. C code that neither returns nor
+looks at signals is not stopped, nor is what waits in the system outside of the main thread: a run's workers therefore
+play in the main threads of processes.
 """
 
 from __future__ import annotations

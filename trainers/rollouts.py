@@ -10,7 +10,6 @@ import contextlib
 import gc
 import multiprocessing as mp
 import os
-import queue
 import signal
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 from agentgym.errors import AgentGymError, ConfigError, RunError, UserError
 from agentgym.rollout.situation import Situation
 from agentgym.rollout.worker import Worker, WorkerFailed, WorkerSpec
+from agentgym.trainers.outbox import Outbox
 from agentgym.trainers.stall import NOBODY, SILENCE, StallWatch
 from agentgym.types import Group, GroupRequest
 from agentgym.weights import WeightUpdate
@@ -300,37 +300,10 @@ def _unwrap(group: Group | WorkerFailed) -> Group:
     return group
 
 
-class _Outbox:
-    """The worker's way up: `put` never waits, for while the driver learns it reads nothing and play is to go on."""
-
-    def __init__(self, pipe: Any):
-        self._pipe = pipe
-        self._waiting: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._send, daemon=True)
-        self._thread.start()
-
-    def put(self, kind: str, payload: Any) -> None:
-        self._waiting.put((kind, payload))
-
-    def flush(self) -> None:
-        """Wait until everything is sent or the driver has closed its end. Nothing can be put afterwards."""
-        self._waiting.put(None)
-        self._thread.join()
-
-    def _send(self) -> None:
-        while (message := self._waiting.get()) is not None:
-            try:
-                self._pipe.send(message)
-            except OSError:
-                return  # nobody reads any more
-            except Exception:  # it cannot be pickled: nothing of it was sent
-                self._pipe.send(("failed", traceback.format_exc()))
-
-
 def _worker_main(spec: WorkerSpec, down: Any, up: Any) -> None:
     """Body of the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides when to stop
-    outbox = _Outbox(up)
+    outbox = Outbox(up)
     try:
         asyncio.run(_serve(spec, down, outbox))
         return
@@ -341,7 +314,7 @@ def _worker_main(spec: WorkerSpec, down: Any, up: Any) -> None:
     outbox.flush()
 
 
-async def _serve(spec: WorkerSpec, down: Any, up: _Outbox) -> None:
+async def _serve(spec: WorkerSpec, down: Any, up: Outbox) -> None:
     loop = asyncio.get_running_loop()
     inbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
 
@@ -367,7 +340,7 @@ async def _serve(spec: WorkerSpec, down: Any, up: _Outbox) -> None:
         worker.closing = True  # what ends us is to be told, and not the groups that end with us
 
 
-async def _obey(worker: Worker, inbox: asyncio.Queue[tuple[str, Any]], up: _Outbox) -> None:
+async def _obey(worker: Worker, inbox: asyncio.Queue[tuple[str, Any]], up: Outbox) -> None:
     while True:
         kind, payload = await inbox.get()
         if kind == "play":

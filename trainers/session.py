@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -241,14 +242,12 @@ class Session:
         save_checkpoint(self.folder.checkpoints, self.step, self.learner, self.tokenizer, state, keep, beside, buffer)
 
     def close(self) -> None:
-        """Nothing is left behind: no process, no shared memory."""
-        if self._rollouts is not None:
-            self._rollouts.close()
-        if self._sync is not None:
-            self._sync.close()
-        if self._learner is not None:
-            self._learner.close()
-        self.interrupt.close()
+        """Nothing is left behind: no process, no shared memory. What one part fails of keeps no other from it."""
+        with contextlib.ExitStack() as parts:
+            parts.callback(self.interrupt.close)
+            for part in (self._learner, self._sync, self._rollouts):  # the last is closed first
+                if part is not None:
+                    parts.callback(part.close)
 
     # ---- parts ----
 

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from agentgym.engines.load import Load, load_of
+from agentgym.engines.sglang.proof import WeightMismatch
 from agentgym.errors import EngineFault, EngineGone
 from agentgym.protocols import Engine
 from agentgym.types import Completion, SamplingParams
@@ -187,7 +188,9 @@ class ReplicatedEngine:
         replica.updating = True
         try:
             await replica.engine.update_weights(update)
-        except EngineGone as e:
+        except EngineFault as e:
+            if not isinstance(e, EngineGone) and not await _dies(replica.engine, e):
+                raise
             self._lost(replica, e)
             return False
         finally:
@@ -196,7 +199,7 @@ class ReplicatedEngine:
 
     # ---- those that are away ----
 
-    def _lost(self, replica: Replica, fault: EngineGone) -> None:
+    def _lost(self, replica: Replica, fault: EngineFault) -> None:
         if replica.serves:
             replica.serves = False
             replica.deaths += 1
@@ -232,6 +235,12 @@ class ReplicatedEngine:
             replica.serves = True
             replica.reason = ""
             return
+
+
+async def _dies(engine: Engine, fault: EngineFault) -> bool:
+    """Whether a fault was the last of an engine, which no longer answers; one that runs other weights does answer."""
+    healthy = getattr(engine, "healthy", None)
+    return healthy is not None and not isinstance(fault, WeightMismatch) and not await healthy()
 
 
 async def _all(updates: Iterable[Awaitable[bool]]) -> list[bool]:

@@ -138,6 +138,42 @@ def test_weights_that_did_not_arrive_stop_the_update() -> None:
     assert engine.version == 0
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_one_that_dies_over_new_weights_is_brought_back_and_one_that_refuses_them_stops_the_update(
+    answers: bool,
+) -> None:
+    class Dying(Server):
+        revived = False
+
+        async def update_weights(self, update: WeightUpdate) -> None:
+            if not self.revived:
+                raise EngineFault("HTTP 500: the scheduler is dead")
+            await super().update_weights(update)
+
+        async def healthy(self) -> bool:
+            return answers
+
+    servers = [Server(0), Dying(1)]
+
+    async def revive(index: int) -> None:
+        servers[index].revived = True  # type: ignore[attr-defined]
+
+    engine = ReplicatedEngine(servers, revive=revive, pause=0.01)
+
+    async def play() -> None:
+        if answers:
+            with pytest.raises(EngineFault, match="HTTP 500"):
+                await engine.update_weights(WeightUpdate(1))
+        else:
+            await engine.update_weights(WeightUpdate(1))
+            while engine.stats["serving"] < 2:
+                await asyncio.sleep(0.01)
+            assert [server.version for server in servers] == [1, 1]
+        await engine.aclose()
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize("revivable", [False, True])
 def test_where_none_is_left_it_says_so_in_time(revivable: bool) -> None:
     async def never(index: int) -> None:

@@ -15,7 +15,8 @@ from agentgym.config import ModelConfig, load_config
 from agentgym.errors import ConfigError, ModelError
 from agentgym.rollout.worker import WorkerSpec
 from agentgym.trainers.checkpoint import save_model
-from agentgym.trainers.rollouts import LocalRollouts, ProcessRollouts, WorkerDied, _Outbox, make_rollouts
+from agentgym.trainers.outbox import Outbox
+from agentgym.trainers.rollouts import LocalRollouts, ProcessRollouts, WorkerDied, make_rollouts
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.trainers.weights.shared import SharedMemorySync
 from agentgym.types import GroupRequest
@@ -114,7 +115,7 @@ class Unsendable:
 
 def test_what_cannot_be_sent_is_a_failure_and_what_has_no_reader_is_let_go() -> None:
     reader, writer = mp.get_context("spawn").Pipe(duplex=False)
-    outbox = _Outbox(writer)
+    outbox = Outbox(writer)
     outbox.put("group", Unsendable())
     kind, told = reader.recv()
     assert kind == "failed"

@@ -25,7 +25,8 @@ from agentgym.trainers.cluster.baggage import pack_model
 from agentgym.trainers.cluster.hosted import Links
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
 from agentgym.trainers.cluster.replica import ReplicaActor, Sign
-from agentgym.trainers.cluster.replica_needs import replica_needs
+from agentgym.trainers.cluster.replica_needs import hire
+from agentgym.trainers.stall import NOBODY, StallWatch
 from agentgym.weights import WeightUpdate
 
 LOOK_SECONDS = 0.3
@@ -35,7 +36,6 @@ UPDATE_SECONDS = 1800.0
 CLOSE_SECONDS = 15.0
 LOG_SECONDS = 2.0
 """That replicas have, when the run ends, to tell what their servers wrote last."""
-KEYS = "engine.replicas, engine.gpus_each, engine.threads"
 
 Note = Callable[[str], None]
 Steer = Callable[[Collection[int]], None]
@@ -68,13 +68,21 @@ class _Member:
 class Fleet:
     """Starts `engine.replicas` servers (or takes those of `engine.urls`) when made; `ready` waits for them.
 
-    logs: folder for the servers' output. Raises `ConfigError` where the cluster has no room.
+    logs: folder for the servers' output; stalls: is told where all replicas are waited for. Raises `ConfigError` where
+    the cluster has no room.
     """
 
-    def __init__(self, cluster: RayCluster, spec: WorkerSpec, logs: Path, note: Note = lambda text: None):
+    def __init__(
+        self,
+        cluster: RayCluster,
+        spec: WorkerSpec,
+        logs: Path,
+        note: Note = lambda text: None,
+        stalls: StallWatch = NOBODY,
+    ):
         self._ray = load_ray()
         self._config, self._patience = spec.config, spec.config.cluster.patience
-        self._logs, self._note = logs, note
+        self._logs, self._note, self._stalls = logs, note, stalls
         self._lock = threading.RLock()
         self._latest: tuple[WeightUpdate | None, list[Any]] = (None, [])
         self._failure: Exception | None = None
@@ -93,26 +101,8 @@ class Fleet:
         self._thread.start()
 
     def _hire(self, cluster: RayCluster, spec: WorkerSpec, mark: str) -> list[_Member]:
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-        config = spec.config
-        count = len(config.engine.urls) or config.engine.replicas
         self._baggage = self._ray.put(pack_model(spec))  # held: an actor that is made again unpacks it again
-        options: dict[str, Any] = {"max_restarts": -1, "max_concurrency": 10_000, "num_cpus": 0}
-        actor = self._ray.remote(ReplicaActor)
-        if config.engine.urls:
-            hired = [actor.options(**options)] * count
-        else:
-            needs = replica_needs(config, cluster.gpus)
-            room = cluster.room([needs] * count, "SGLang servers", KEYS)
-            options |= {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0)}
-            hired = [
-                actor.options(
-                    **options,
-                    scheduling_strategy=PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=i),
-                )
-                for i in range(count)
-            ]
+        hired = hire(self._ray.remote(ReplicaActor), spec.config, cluster)
         return [_Member(i, each.remote(i, mark)) for i, each in enumerate(hired)]
 
     # ---- what the run asks of it ----
@@ -121,7 +111,8 @@ class Fleet:
         """Wait until every replica has served once; raises why one cannot."""
         while not all(member.met for member in self._members):
             self.check()
-            time.sleep(0.05)
+            self._wait_for_a_replica(0.05)
+        self._stalls.over()
 
     def check(self) -> None:
         """Raises what the run cannot go on with."""
@@ -156,8 +147,9 @@ class Fleet:
                 taken = [self._update(serving, steer)] if serving else []
             steer(())
             if any(taken):
+                self._stalls.over()
                 break
-            self._wait(LOOK_SECONDS)  # none is left: the first that is back has it
+            self._wait_for_a_replica(LOOK_SECONDS)  # none is left: the first that is back has it
             serving = [member for member in self._members if member.place]
 
     def release_memory(self) -> None:
@@ -216,7 +208,7 @@ class Fleet:
 
     def _update(self, members: Sequence[_Member], steer: Steer) -> bool:
         """At once; whether one of them has it."""
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
         steer([member.index for member in members] if len(members) < len(self._members) else ())
         asked = [member.actor.update.remote(*self._latest) for member in members]
@@ -226,9 +218,10 @@ class Fleet:
                 taken |= bool(self._ray.get(answer, timeout=UPDATE_SECONDS))
             except RayActorError:
                 continue  # the watch sees to it
-            except RayTaskError as e:
+            except (RayTaskError, GetTimeoutError) as e:
                 version = self._latest[0].version if self._latest[0] else 0
-                raise RunError(f"version {version} of the weights did not arrive: {e.cause}") from None
+                why = getattr(e, "cause", None) or f"no answer within {UPDATE_SECONDS:g} s"
+                raise RunError(f"version {version} of the weights did not arrive: {why}") from None
         return taken
 
     # ---- replicas come and go ----
@@ -246,6 +239,11 @@ class Fleet:
 
     def _wait(self, seconds: float) -> bool:
         return self._closed.wait(seconds)
+
+    def _wait_for_a_replica(self, seconds: float) -> None:
+        told = "; ".join(f"{member.index}: {member.reason}" for member in self._members if member.reason)
+        self._stalls.waiting(f"an engine replica to serve{f' ({told})' if told else ''}", lambda: None)
+        self._wait(seconds)
 
     def _start(self, member: _Member) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,15 @@ from agentgym.errors import EngineGone, ModelError
 from agentgym.types import Completion, SamplingParams
 from agentgym.weights import WeightUpdate
 
+AskPlace = Callable[[int, str], Awaitable[Place]]
+"""(replica, life in which it gave no answer) -> where it serves. Raises `EngineGone` where its actor is away too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """What a worker needs to reach the replicas. `actors`: handles, in the order of the replicas; `layout`: of the
-    model's folder, whose weights do not travel to workers; `mark`: of the run's weights."""
+    """What a worker needs to reach the replicas. `actors`: handles, in the order of the replicas (outside of the
+    cluster there are none, and only their number counts); `layout`: of the model's folder, whose weights do not travel
+    to workers; `mark`: of the run's weights."""
 
     actors: Sequence[Any] = ()
     layout: ModelLayout | None = None
@@ -30,8 +34,8 @@ class Links:
 class HostedEngine:
     """Implements `protocols.Engine`: one replica's server. Its actor tells where it is, and is told where it fails."""
 
-    def __init__(self, actor: Any, config: Config, links: Links, index: int):
-        self._actor, self._config, self._links, self._index = actor, config, links, index
+    def __init__(self, ask: AskPlace, config: Config, links: Links, index: int):
+        self._ask, self._config, self._links, self._index = ask, config, links, index
         self._engine: SGLangEngine | None = None
         self._life = ""
 
@@ -46,18 +50,13 @@ class HostedEngine:
     async def meet(self) -> None:
         """Wait until the replica serves; it is looked into where it fails its callers. Raises `EngineGone` where its
         actor is away too."""
-        from ray.exceptions import RayError
-
-        try:
-            place: Place = await self._actor.place.remote(self._life)
-        except RayError as e:
-            raise EngineGone(f"engine replica {self._index} is away ({type(e).__name__})") from None
+        place = await self._ask(self._index, self._life)
         if place.life == self._life:
             return
         if self._engine is None:
             self._engine = self._talk_to(place)
         else:
-            self._engine.move(place.url, place.facts, place.version)
+            await self._engine.move(place.url, place.facts, place.version)
         self._life = place.life
 
     def _talk_to(self, place: Place) -> SGLangEngine:
@@ -94,9 +93,9 @@ class HostedEngine:
             await self._engine.aclose()
 
 
-def hosted_engine(config: Config, links: Links) -> ReplicatedEngine:
+def hosted_engine(config: Config, links: Links, ask: AskPlace) -> ReplicatedEngine:
     """All replicas as one engine; each serves from when it has been met."""
-    engines = [HostedEngine(actor, config, links, i) for i, actor in enumerate(links.actors)]
+    engines = [HostedEngine(ask, config, links, i) for i in range(len(links.actors))]
 
     async def revive(index: int) -> None:
         await engines[index].meet()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agentgym.config import Config
 from agentgym.errors import ConfigError
-from agentgym.trainers.cluster.ray_cluster import load_ray
+from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
+
+KEYS = "engine.replicas, engine.gpus_each, engine.threads"
 
 
 def replica_needs(config: Config, gpus: float) -> dict[str, float]:
@@ -29,3 +33,23 @@ def replica_needs(config: Config, gpus: float) -> dict[str, float]:
     if colocated:  # on this machine, where the learner is
         needs[f"node:{load_ray().util.get_node_ip_address()}"] = 0.001
     return needs
+
+
+def hire(actor: Any, config: Config, cluster: RayCluster) -> list[Any]:
+    """The actor class as it is to be made for each replica, in a place where there is room for its server; anywhere
+    for servers that run already. Raises `ConfigError` where the cluster has no room."""
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    options: dict[str, Any] = {"max_restarts": -1, "max_concurrency": 10_000, "num_cpus": 0}
+    if config.engine.urls:
+        return [actor.options(**options)] * len(config.engine.urls)
+    count, needs = config.engine.replicas, replica_needs(config, cluster.gpus)
+    room = cluster.room([needs] * count, "SGLang servers", KEYS)
+    options |= {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0)}
+    return [
+        actor.options(
+            **options,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=i),
+        )
+        for i in range(count)
+    ]

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentgym.engines.sglang.make import server_logs
 from agentgym.errors import RunError, UserError
 from agentgym.rollout.situation import Situation, joined
 from agentgym.rollout.worker import WorkerFailed, WorkerSpec
+from agentgym.trainers.accounting import GAUGES
 from agentgym.trainers.cluster.actor import RolloutActor
 from agentgym.trainers.cluster.baggage import pack
 from agentgym.trainers.cluster.fleet import Fleet
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
-from agentgym.trainers.rollouts import RolloutError, Stats
-from agentgym.trainers.stall import NOBODY, StallWatch
+from agentgym.trainers.rollouts import CLOSING, LOOK_SECONDS, WAITED_FOR, RolloutError, Stats
+from agentgym.trainers.stall import NOBODY, SILENCE, StallWatch
 from agentgym.types import Group, GroupRequest
 from agentgym.weights import WeightUpdate
 
 ATTEMPTS = 5
 """Workers that a request may take down before the run is ended: it may be what kills them."""
-CALL_SECONDS = 120.0
+FETCH_SECONDS = 120.0
+"""That an answer which is there may take on its way."""
 UNAVAILABLE_SECONDS = 0.2
 ANSWER_SECONDS = 5.0
 """That workers have to say what they are at."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Member:
     actor: Any
     load: int = 0
@@ -40,6 +43,14 @@ class _Member:
     """Version that it starts with."""
     deaths: int = 0
     """While it was being built, one after the other."""
+    heard: float = 0.0
+    """When it last said anything (`monotonic`)."""
+    asked: Any = None
+    """For its counters, where it has not told them yet."""
+    counters: Stats = field(default_factory=dict)
+    """As it last told them."""
+    where: str = ""
+    """Its machine and process."""
 
 
 class RayRollouts:
@@ -61,10 +72,12 @@ class RayRollouts:
         self._weights: tuple[int, Any] = (spec.version, None)
         self._patience = spec.config.cluster.patience
         self._members: list[_Member] = []
+        self._past: Counter[str] = Counter()
+        """What workers had counted that are no more."""
         self._fleet: Fleet | None = None
         try:
             if spec.config.engine.kind == "sglang":
-                self._fleet = Fleet(self._cluster, spec, server_logs(spec.config), note)
+                self._fleet = Fleet(self._cluster, spec, server_logs(spec.config), note, watch)
             self._hire(spec)
         except BaseException:
             self.close()
@@ -97,9 +110,13 @@ class RayRollouts:
 
     def ready(self) -> None:
         """Wait for all workers; raises what one of them could not load."""
-        for member in self._members:
-            while member.starting is not None:
-                self._started(member, wait=True)
+        while starting := [member for member in self._members if member.starting is not None]:
+            self._ray.wait([member.starting for member in starting], num_returns=1, timeout=LOOK_SECONDS)
+            for member in starting:
+                self._started(member)
+            if any(member.starting is not None for member in starting):
+                self._watch.waiting(WAITED_FOR["ready"], self._situation)
+        self._watch.over()
         if self._fleet is not None:
             self._fleet.ready()
 
@@ -111,7 +128,8 @@ class RayRollouts:
         since = time.monotonic()
         while not self._done:
             self._look(1.0)
-            if any(member.ready for member in self._members):
+            # at first they have their places, and load: that may take as long as it takes
+            if any(member.ready for member in self._members) or not any(member.where for member in self._members):
                 since = time.monotonic()
             elif time.monotonic() - since > self._patience:
                 raise RunError(
@@ -125,15 +143,8 @@ class RayRollouts:
 
     def _situation(self) -> Situation | None:
         """Of all workers that answer in time."""
-        asked = [member.actor.situation.remote() for member in self._members if member.ready]
-        answered, _ = self._ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
-        heard: list[Situation] = []
-        for answer in answered:
-            try:
-                heard += [found for found in [self._ray.get(answer)] if found is not None]
-            except self._ray.exceptions.RayError:  # it has died meanwhile
-                continue
-        return joined(heard) if heard else None
+        told, _ = self._ask_what_they_are_at([member for member in self._members if member.ready])
+        return joined(told) if told else None
 
     def arrived(self) -> list[Group]:
         self._look(0.0)
@@ -152,9 +163,16 @@ class RayRollouts:
         assert update.tensors is not None
         self._weights = update.version, self._ray.put(encode(update.tensors))
         self._look(0.0)
-        asked = [(m, m.actor.update.remote(*self._weights)) for m in self._members if m.ready]
-        for member, answer in asked:
-            self._call(member, answer)
+        asked = {m.actor.update.remote(*self._weights): m for m in self._members if m.ready}
+        while asked:
+            answered, _ = self._ray.wait(list(asked), num_returns=1, timeout=LOOK_SECONDS)
+            for answer in answered:
+                self._call(asked.pop(answer), answer)
+            if asked and not answered:
+                self._watch.waiting(WAITED_FOR["weights"], self._situation)
+                self._hear()
+            asked = {answer: m for answer, m in asked.items() if m.ready}  # who is lost gets them when it is back
+        self._watch.over()
         self._assign()
 
     def release_memory(self) -> None:
@@ -176,24 +194,55 @@ class RayRollouts:
                 member.actor.avoid.remote(tuple(replicas))
 
     def stats(self) -> Stats:
-        """Sums over the workers that answer; `peak_mem` is the largest of one."""
-        asked = [(member, member.actor.stats.remote()) for member in self._members if member.ready]
-        rows = [row for member, answer in asked if (row := self._call(member, answer))]
+        """Sums over the workers, of which one that does not answer counts as it last did; `peak_mem` is the largest of
+        one."""
+        self._ask_for_counters()
+        rows: list[Mapping[str, float]] = [self._past, *(member.counters for member in self._members)]
         names = {name for row in rows for name in row}
         total = {name: sum(row.get(name, 0.0) for row in rows) for name in names}
         servers = self._fleet.stats() if self._fleet is not None else {}
-        return {"cpu_s": 0.0, **total, **servers, "peak_mem": max((row["peak_mem"] for row in rows), default=0.0)}
+        return {"cpu_s": 0.0, **total, **servers, "peak_mem": max(row.get("peak_mem", 0.0) for row in rows)}
+
+    def _ask_for_counters(self) -> None:
+        """Who has not answered the last time is not waited for again."""
+        self._take_counters()
+        fresh = [member for member in self._members if member.ready and member.asked is None]
+        for member in fresh:
+            member.asked = member.actor.stats.remote()
+        if fresh:
+            self._ray.wait([member.asked for member in fresh], num_returns=len(fresh), timeout=ANSWER_SECONDS)
+            self._take_counters()
+
+    def _take_counters(self) -> None:
+        for member in self._members:
+            if member.asked is not None and self._ray.wait([member.asked], timeout=0)[0]:
+                asked, member.asked = member.asked, None
+                member.counters = self._call(member, asked) or member.counters
 
     def close(self) -> None:
-        for member in self._members:
-            if member.ready:
-                self._call(member, member.actor.close.remote())
-            self._ray.kill(member.actor, no_restart=True)
-        self._members.clear()
-        if self._fleet is not None:
-            self._fleet.close()
-            self._fleet = None
-        self._cluster.close()
+        """Whatever fails, nothing is left behind: each part is ended, then the first failure is raised."""
+        with contextlib.ExitStack() as parts:
+            parts.callback(self._cluster.close)
+            if self._fleet is not None:
+                parts.callback(self._fleet.close)
+                self._fleet = None
+            self._end_workers()
+
+    def _end_workers(self) -> None:
+        """Those that serve are asked to end, all at once; in a short while they all are ended."""
+        members, self._members = self._members, []
+        try:
+            asked = [member.actor.close.remote() for member in members if member.ready]
+            ended, _ = self._ray.wait(asked, num_returns=len(asked), timeout=CLOSING) if asked else ([], [])
+            if len(ended) < len(asked):
+                self._note(
+                    f"{len(asked) - len(ended)} rollout workers did not end within {CLOSING:g} s: they are killed"
+                )
+        except Exception as e:  # the cluster itself may be gone
+            self._note(f"the rollout workers could not be told to end: {type(e).__name__}: {e}")
+        for member in members:
+            with contextlib.suppress(Exception):
+                self._ray.kill(member.actor, no_restart=True)
 
     # ---- workers come and go ----
 
@@ -201,12 +250,12 @@ class RayRollouts:
         member.ready, member.given = False, self._weights[0]
         member.starting = member.actor.start.remote(self._baggage, self._links, *self._weights)
 
-    def _started(self, member: _Member, wait: bool = False) -> None:
+    def _started(self, member: _Member) -> None:
         """See whether a worker that is being built is there. It is built again where its machine was lost meanwhile."""
         from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
         try:
-            where = self._ray.get(member.starting, timeout=CALL_SECONDS if wait else 0)
+            where = self._ray.get(member.starting, timeout=0)
         except GetTimeoutError:
             return
         except RayTaskError as e:
@@ -226,7 +275,10 @@ class RayRollouts:
         if member.given != self._weights[0]:  # others got newer weights meanwhile
             self._start(member)
             return
-        member.starting, member.ready, member.deaths = None, True, 0
+        if where != member.where:  # a new process, which counts from nothing
+            self._past.update({name: n for name, n in member.counters.items() if name not in GAUGES})
+            member.where, member.counters = where, {}
+        member.starting, member.ready, member.deaths, member.heard = None, True, 0, time.monotonic()
         self._note(f"rollout worker {self._members.index(member)} is on {where}, version {member.given}")
 
     def _lost(self, member: _Member) -> None:
@@ -238,7 +290,7 @@ class RayRollouts:
         for ref in mine:
             request, _ = self._playing.pop(ref)
             self._again(request)
-        member.load = 0
+        member.load, member.asked = 0, None
         self._start(member)
 
     def _again(self, request: GroupRequest) -> None:
@@ -251,18 +303,51 @@ class RayRollouts:
         self._waiting.appendleft(request)
 
     def _call(self, member: _Member, answer: Any) -> Any:
-        """The answer of a worker; None from one that died."""
-        from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+        """The answer, which is there; None from a worker that is lost."""
+        from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
         try:
-            return self._ray.get(answer, timeout=CALL_SECONDS)
-        except RayActorError:
+            told = self._ray.get(answer, timeout=FETCH_SECONDS)
+        except (RayActorError, ObjectLostError):
             self._lost(member)
         except GetTimeoutError:
-            raise RolloutError(f"a rollout worker has not answered for {CALL_SECONDS:g} s") from None
+            self._give_up(member, f"has not brought an answer here within {FETCH_SECONDS:g} s")
         except RayTaskError as e:
+            if isinstance(e.cause, UserError):
+                raise e.cause from None
             raise RolloutError(f"a rollout worker failed:\n{e}") from None
+        else:
+            member.heard = time.monotonic()
+            return told
         return None
+
+    # ---- workers that say nothing ----
+
+    def _hear(self) -> None:
+        """Give up workers of which nothing has been heard for long, not even what they do."""
+        now = time.monotonic()
+        quiet = [member for member in self._members if member.ready and now - member.heard > SILENCE]
+        for member in self._ask_what_they_are_at(quiet)[1]:
+            self._give_up(member, f"has given no sign of life for {SILENCE:g} s")
+
+    def _ask_what_they_are_at(self, members: Sequence[_Member]) -> tuple[list[Situation], list[_Member]]:
+        """What those say that answer in time, and who does not."""
+        asked = {member.actor.situation.remote(): member for member in members}
+        if not asked:
+            return [], []
+        answered, silent = self._ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        told: list[Situation | None] = []
+        for answer in answered:
+            asked[answer].heard = time.monotonic()
+            with contextlib.suppress(self._ray.exceptions.RayError):  # it has died meanwhile
+                told.append(self._ray.get(answer))
+        return [each for each in told if each is not None], [asked[answer] for answer in silent]
+
+    def _give_up(self, member: _Member, why: str) -> None:
+        self._note(f"rollout worker {self._members.index(member)} {why}: it is killed and made again")
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(member.actor, no_restart=False)
+        self._lost(member)
 
     # ---- work goes out and comes back ----
 
@@ -292,6 +377,7 @@ class RayRollouts:
         for member in self._members:
             if member.starting is not None:
                 self._started(member)
+        self._hear()
         self._assign()
 
     def _take(self, ref: Any) -> None:

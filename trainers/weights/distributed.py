@@ -39,6 +39,10 @@ class DistributedSync:
         self._tensors: dict[str, torch.Tensor] = {}
         self._buckets: list[Bucket] = []
         self._groups: dict[str, Any] = {}
+        self._wanted: set[str] = set()
+        """Groups that are there or are to be."""
+        self._idle: dict[str, int] = {}
+        """Those that wait for the next update, and the version that they brought last."""
         self._lock = threading.Lock()
         self.key = secrets.token_hex(16)
         self._server = _ControlServer((host, 0), self)
@@ -46,6 +50,9 @@ class DistributedSync:
         self._thread.start()
 
     def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> WeightUpdate:
+        for name, brought in list(self._idle.items()):
+            if brought < self._version:  # its server did not take the last one: it is gone, and will have another
+                self.drop(name)
         with self._lock:
             self._version, self._tensors = version, dict(tensors)
             self._buckets = buckets_of(self._tensors, self._limit)
@@ -60,9 +67,10 @@ class DistributedSync:
 
     # ---- what engines ask for ----
 
-    def plan(self, version: int) -> dict[str, Any]:
+    def plan(self, version: int, group: str = "") -> dict[str, Any]:
+        """What comes, and whether `group` can take it."""
         self._check(version)
-        return {"buckets": [self._described(bucket) for bucket in self._buckets]}
+        return {"buckets": [self._described(bucket) for bucket in self._buckets], "meets": group in self._groups}
 
     def open(self, group: str, world_size: int, on_cpu: bool) -> tuple[dict[str, Any], threading.Thread]:
         """Begin to wait, in a thread, for the server to join; what the server needs to find us."""
@@ -71,6 +79,7 @@ class DistributedSync:
         if backend == "nccl" and not on_gpu:
             raise ValueError("the learner's weights are on the CPU and the server's on GPUs: use engine.sync = 'disk'")
         port = _free_port(self._host)
+        self._wanted.add(group)
         waiting = threading.Thread(
             target=self._meet, args=(group, world_size, backend, port), daemon=True, name=f"join-{group}"
         )
@@ -86,6 +95,7 @@ class DistributedSync:
     def send(self, group: str, bucket: int, version: int) -> None:
         """Broadcast one bucket; returns when it has arrived."""
         self._check(version)
+        self._idle.pop(group, None)
         for name in self._buckets[bucket].names:
             tensor = self._tensors[name].detach()
             options = torch.distributed.BroadcastOptions()
@@ -93,8 +103,14 @@ class DistributedSync:
             # `data`: an optimizer's in-place step would else be refused; it may happen where a server rejoins
             self._groups[group].broadcast([tensor.data.contiguous()], options).wait()
 
+    def done(self, group: str, version: int) -> None:
+        """The update is over, and the group will meet again."""
+        self._idle[group] = version
+
     def drop(self, group: str) -> None:
         """Forget a group: its engine is done, or broke off."""
+        self._wanted.discard(group)
+        self._idle.pop(group, None)
         process_group = self._groups.pop(group, None)
         if process_group is not None:
             with contextlib.suppress(RuntimeError, ValueError):
@@ -131,6 +147,8 @@ class DistributedSync:
         )
         _world.pg_group_ranks[made] = {i: i for i in range(world_size)}
         self._groups[group] = made
+        if group not in self._wanted:  # it came too late
+            self.drop(group)
 
 
 class _ControlServer(socketserver.ThreadingTCPServer):
@@ -143,15 +161,23 @@ class _ControlServer(socketserver.ThreadingTCPServer):
 
 
 class _Conversation(socketserver.StreamRequestHandler):
-    """One engine's update: a line of JSON each way. A group lives on for the next one unless something failed."""
+    """One engine's update: a line of JSON each way. A group lives on for the next one if the engine says that all went
+    well (`done`): after whatever failed, and where it is never said, nobody would come back to it."""
 
     server: _ControlServer
 
     def handle(self) -> None:
-        sync = self.server.sync
-        trusted = False
         self._waiting: dict[str, threading.Thread] = {}
-        self._used: set[str] = set()
+        self._begun: set[str] = set()
+        try:
+            self._answer_all(self.server.sync)
+        except OSError:
+            pass  # the engine is gone
+        finally:
+            self._drop(self.server.sync)
+
+    def _answer_all(self, sync: DistributedSync) -> None:
+        trusted = False
         for line in self.rfile:
             try:
                 message = json.loads(line)
@@ -161,27 +187,36 @@ class _Conversation(socketserver.StreamRequestHandler):
                     raise ValueError("not with this key")
                 answer = self._answer(sync, message)
             except Exception as e:
-                for group in self._used:
-                    sync.drop(group)
+                self._drop(sync)
                 answer = {"error": f"{type(e).__name__}: {e}"}
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
+    def _drop(self, sync: DistributedSync) -> None:
+        for group in self._begun:
+            sync.drop(group)
+        self._begun.clear()
+
     def _answer(self, sync: DistributedSync, message: dict[str, Any]) -> dict[str, Any]:
+        group = str(message.get("group", ""))
         match message["op"]:
             case "hello":
                 return {}
             case "plan":
-                return sync.plan(int(message["version"]))
+                return sync.plan(int(message["version"]), group)
             case "open":
-                group = str(message["group"])
+                self._begun.add(group)
                 answer, self._waiting[group] = sync.open(group, int(message["world_size"]), bool(message["on_cpu"]))
                 return answer
             case "joined":
-                sync.joined(str(message["group"]), self._waiting[str(message["group"])])
+                sync.joined(group, self._waiting[group])
                 return {}
             case "send":
-                self._used.add(str(message["group"]))
-                sync.send(str(message["group"]), int(message["bucket"]), int(message["version"]))
+                self._begun.add(group)
+                sync.send(group, int(message["bucket"]), int(message["version"]))
+                return {}
+            case "done":
+                sync.done(group, int(message["version"]))
+                self._begun.discard(group)
                 return {}
         raise ValueError(f"unknown request {message['op']!r}")
 

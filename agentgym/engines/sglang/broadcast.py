@@ -21,6 +21,8 @@ from agentgym.weights import WeightSender
 
 LINE = 1 << 26
 """Bytes of the longest message: the names and shapes of all tensors."""
+ANSWER_SECONDS = 2.0
+"""That a server has to say how it sees a broadcast that failed on the learner's side."""
 
 
 class Broadcast:
@@ -34,8 +36,9 @@ class Broadcast:
         """Bring the sender's `version` into the server. `flush`: what the last bucket's request says besides."""
         group, self._group = self._group, ""  # after a failure the next update begins with a new group
         async with _Learner(sender) as learner:
-            plan = await learner.ask({"op": "plan", "version": version})
-            if not group:
+            plan = await learner.ask({"op": "plan", "version": version, "group": group})
+            if not group or not plan["meets"]:  # or the learner has let it go
+                await self._leave(group)
                 group = f"agentgym-{uuid.uuid4().hex[:12]}"
                 await self._join(learner, group)
             buckets = plan["buckets"]
@@ -46,6 +49,7 @@ class Broadcast:
                     learner.ask({"op": "send", "group": group, "bucket": i, "version": version}),
                     self._client.post("update_weights_from_distributed", body),
                 )
+            await learner.ask({"op": "done", "group": group, "version": version})
         self._group = group
 
     async def _join(self, learner: _Learner, group: str) -> None:
@@ -65,17 +69,22 @@ class Broadcast:
         self._group = ""
 
     async def aclose(self) -> None:
-        if self._group:
+        group, self._group = self._group, ""
+        await self._leave(group)
+
+    async def _leave(self, group: str) -> None:
+        if group:
             with contextlib.suppress(EngineFault):
-                await self._client.post("destroy_weights_update_group", {"group_name": self._group}, timeout=5.0)
-            self._group = ""
+                await self._client.post("destroy_weights_update_group", {"group_name": group}, timeout=5.0)
 
 
 async def _both(learner: Any, server: Any) -> None:
-    """Both sides of a collective. Where one fails, the other would wait for it: it is let go."""
+    """Both sides of a collective. Where one fails, the other would wait for it: it is let go. A server that dies takes
+    the learner's side with it, and its own answer, which may come a little later, says what has happened."""
     tasks = [asyncio.ensure_future(learner), asyncio.ensure_future(server)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait(tasks[1:], timeout=ANSWER_SECONDS)
         failed = next((task for task in reversed(tasks) if task.done() and task.exception()), None)
         if failed is not None:
             failed.result()

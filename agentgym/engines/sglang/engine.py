@@ -183,11 +183,12 @@ class SGLangEngine:
         self._meet(facts, version)
         self._version = version
 
-    def move(self, url: str, facts: ServerFacts, version: int) -> None:
+    async def move(self, url: str, facts: ServerFacts, version: int) -> None:
         """Its server is at another address now; what is still asked of the former one fails there."""
-        self._client = ServerClient(url, timeout=self._client.timeout)
+        former, self._client = self._client, ServerClient(url, timeout=self._client.timeout)
         self._meet(facts, version)
         self._version = version
+        await former.aclose()
 
     async def aclose(self) -> None:
         """Refuse what comes later; the server goes on."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.facts import ServerFacts
+from agentgym.engines.sglang.proof import WeightMismatch
 from agentgym.errors import EngineFault, EngineGone
 from agentgym.weights import WeightUpdate
 
@@ -114,7 +115,8 @@ class ServerHost:
         return self._told()
 
     async def update(self, update: WeightUpdate) -> bool:
-        """Bring it new weights; False where it is away: it gets them before it serves again.
+        """Bring it new weights; False where it is away: it gets them before it serves again. So does one that dies over
+        them, however it shows.
 
         Raises what says that it does not run what it was sent."""
         self._remember(update)
@@ -126,7 +128,11 @@ class ServerHost:
             assert self._engine is not None
             try:
                 await self._engine.update_weights(update)
-            except EngineGone as e:
+            except WeightMismatch:
+                raise
+            except EngineFault as e:
+                if not isinstance(e, EngineGone) and await self._answers():
+                    raise
                 self._lost("silent" if self._server.alive else "died", str(e))
                 return False
             self._forget_first()

@@ -20,6 +20,7 @@ import pytest
 
 from agentgym.config import load_config
 from agentgym.engines.sglang.engine import SGLangEngine
+from agentgym.engines.sglang.facts import ServerFacts
 from agentgym.engines.sglang.interpreter import find_python
 from agentgym.engines.sglang.make import make_sglang, server_commands
 from agentgym.engines.sglang.process import ServerCommand, ServerProcess
@@ -101,6 +102,29 @@ def test_one_that_takes_requests_and_never_answers() -> None:
         with pytest.raises(EngineGone, match=r"gave no answer within 0\.3 s"):
             SGLangEngine(f"http://127.0.0.1:{mute.getsockname()[1]}", timeout=0.3)
         assert time.monotonic() - began < 5
+
+
+def test_what_was_asked_of_a_former_address_fails_and_its_connections_are_closed() -> None:
+    facts = ServerFacts("0.5.23", "model", "qwen3", "default", True, 100, 105, 1, True)
+
+    async def play(url: str) -> None:
+        engine = SGLangEngine(url, facts=facts)
+        asked = asyncio.create_task(engine.generate([1], SamplingParams(1)))
+        former = engine._client
+        while former._client is None:
+            await asyncio.sleep(0.01)
+        connections = former._client
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await engine.move("http://127.0.0.1:9", facts, 1)
+        with pytest.raises(EngineGone):
+            await asked
+        assert time.monotonic() - began < 5
+        assert connections.is_closed
+        await engine.aclose()
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        asyncio.run(play(f"http://127.0.0.1:{mute.getsockname()[1]}"))
 
 
 @pytest.mark.xdist_group("the fake SGLang server")

@@ -190,6 +190,29 @@ def test_weights_that_are_not_those_meant_are_told() -> None:
     asyncio.run(play())
 
 
+@pytest.mark.parametrize("how", ["it is gone", "it hangs"])
+def test_one_that_dies_over_new_weights_comes_back_with_them_however_it_shows(how: str) -> None:
+    machine = Machine()
+    taking = machine.update_weights
+
+    async def dies(update: WeightUpdate) -> None:
+        machine.update_weights = taking  # type: ignore[method-assign]
+        machine.alive, machine.hangs = how == "it hangs", how == "it hangs"
+        raise EngineFault("HTTP 500: the scheduler is dead")
+
+    async def play() -> None:
+        host = hosted(machine)
+        first = await host.start()
+        machine.update_weights = dies  # type: ignore[method-assign]
+        assert not await host.update(WeightUpdate(4))
+        assert (await host.place()).life != first.life
+        assert (machine.starts, machine.taken) == (2, [4])
+        assert host.deaths == {"silent" if how == "it hangs" else "died": 1}
+        await host.aclose()
+
+    asyncio.run(play())
+
+
 def test_a_server_that_dies_while_its_memory_is_anothers_is_started_when_it_may_have_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
