@@ -6,7 +6,7 @@ trajectory is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,10 +33,28 @@ class Row:
     proximal: Floats | None = None
     experts: Experts | None = None
     """Those that the engine sent each token to, where it was asked."""
+    counts: bool = True
+    """Whether it is part of what is learned from: not in a group that teaches nothing, nor of an episode that is no
+    data. The other rows of its group do not change that."""
 
     @property
     def trained(self) -> int:
         return int(self.mask.sum())
+
+    @property
+    def idle(self) -> bool:
+        """Whether no trained token has an advantage: a policy loss has no gradient there."""
+        return not (self.advantages * self.mask).any()
+
+
+IsData = Callable[[Trajectory, Sequence[Floats]], bool]
+"""Whether an episode with these advantages is learned from at all. One may have none and be data: it was as good as
+those that it is compared with."""
+
+
+def always(trajectory: Trajectory, credit: Sequence[Floats]) -> bool:
+    """`IsData` of every episode."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +69,12 @@ class Rows:
 
 
 def build_rows(
-    groups: Sequence[Group], credits: Sequence[Sequence[Sequence[Floats]]], *, version: int, max_staleness: int
+    groups: Sequence[Group],
+    credits: Sequence[Sequence[Sequence[Floats]]],
+    *,
+    version: int,
+    max_staleness: int,
+    is_data: IsData = always,
 ) -> Rows:
     """One row a leaf of each trajectory's tree; a turn that several leaves share is trained in the first only.
 
@@ -60,9 +83,11 @@ def build_rows(
     rows: list[Row] = []
     sampled = stale = staleness_sum = staleness_max = 0
     for group, credit in zip(groups, credits, strict=True):
+        teaches = any(advantage.any() for advantages in credit for advantage in advantages)
         for trajectory, advantages in zip(group.trajectories, credit, strict=True):
             if trajectory.reward is None:
                 continue
+            counts = teaches and is_data(trajectory, advantages)
             for row in _trajectory_rows(trajectory, advantages):
                 mine = row.mask > 0
                 age = version - row.versions[mine]
@@ -73,7 +98,7 @@ def build_rows(
                 staleness_sum += int(kept.sum())
                 staleness_max = max(staleness_max, int(kept.max(initial=0)))
                 mask = fresh if (age > max_staleness).any() else row.mask
-                rows.append(replace(row, mask=mask, version=version, source=trajectory.id))
+                rows.append(replace(row, mask=mask, version=version, source=trajectory.id, counts=counts))
     return Rows(rows, sampled, stale, staleness_sum, staleness_max)
 
 

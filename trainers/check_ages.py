@@ -25,7 +25,9 @@ class Ages:
     """Within the bound, as is the sum."""
     total: int = 0
     trainable: int = 0
-    """Those within the bound of sequences from which something can be learned: so many tokens may be trained."""
+    """Those within the bound of sequences from which something can be learned: so many tokens are trained at least."""
+    counted: int = 0
+    """Those within the bound of all sequences of such groups: so many at most, where KL or entropy see them too."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -43,6 +45,7 @@ def count_ages(
     """`credits[g][i][t]`: the advantages of turn t of trajectory i of group g; `version`: the one that was trained."""
     found = Ages()
     for group, credit in zip(groups, credits, strict=True):
+        teaches = any(np.any(turn) for advantages in credit for turn in advantages)
         for trajectory, advantages in zip(group.trajectories, credit, strict=True):
             if trajectory.reward is None:
                 continue
@@ -55,6 +58,7 @@ def count_ages(
                     found.total += int(within.sum())
                     found.oldest = max(found.oldest, int(within.max(initial=0)))
                 found.too_old += sum(map(len, ages)) - fresh
+                found.counted += fresh if teaches else 0
                 if any(np.any(advantages[i]) for i, _ in turns):
                     found.trainable += fresh
     return found

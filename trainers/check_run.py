@@ -159,10 +159,10 @@ def _check_step(
 def _trained(metrics: Mapping[str, Any], ages: Ages, bound: int) -> str:
     """What is wrong with the number of tokens that the learner says it has trained: it counts what was masked last."""
     told = metrics.get("trained_tokens")
-    if told is None or told == max(1, ages.trainable):
+    if told is None or max(1, ages.trainable) <= told <= max(1, ages.counted):
         return ""
-    if told > ages.trainable:
-        return f"{told:g} tokens were trained, and {ages.trainable} of that step are at most {bound} versions old"
+    if told > ages.counted:
+        return f"{told:g} tokens were trained, and {ages.counted} of that step are at most {bound} versions old"
     if metrics.get("rows_above_budget"):  # which may have been dropped
         return ""
     return f"{told:g} tokens were trained, of {ages.trainable} that are at most {bound} versions old"

@@ -109,16 +109,24 @@ class Learner:
         """Set the reference to the model as it is now."""
         self._together("_hold")
 
-    def train(self, rows: Sequence[Row], loss: Loss, *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
-        """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics."""
+    def train(
+        self, rows: Sequence[Row], loss: Loss, *, seed: int, lr_scale: float = 1.0, skip_idle: bool = False
+    ) -> dict[str, float]:
+        """One pass over `rows`, an optimizer step a minibatch. Returns token means of the loss's metrics.
+
+        `skip_idle`: rows without any advantage are counted, and not run: right where they have no gradient.
+        """
         lr_scale *= self.agreement.scale
         began = thread_time()
         kept, above = within(rows, self.options, self.note)
         parts = split_minibatches([row for row in kept if row.trained], self.options.minibatches, seed)
         shares: list[list[Share]] = [[] for _ in range(self.team.groups)]
+        trained = 0
         for i, part in enumerate(parts):
-            total, tokens = denominator(self.options.aggregate, part), sum(row.trained for row in part)
-            for rank, mine in enumerate(self._passes(part)):
+            run = [row for row in part if not (skip_idle and row.idle)]
+            total, tokens = denominator(self.options.aggregate, part), sum(row.trained for row in run)
+            trained += tokens
+            for rank, mine in enumerate(self._passes(run) if run else [[[]]] * self.team.groups):
                 shares[rank].append(Share(mine, total, tokens, i / len(parts)))
         self.pack_s += thread_time() - began
         answers: list[Learned] = self._deal("_learn", loss, lr_scale, shares=shares)
@@ -137,9 +145,8 @@ class Learner:
         counted = max(1, sum(answer.counted for answer in answers))
         means = {k: v if k.endswith("/max") else v / counted for k, v in totals.items()}
         finite = [norm for norm in norms if math.isfinite(norm)]
-        trained = float(sum(row.trained for part in parts for row in part))
         norm = float(np.mean(finite)) if finite else math.nan if norms else 0.0
-        found = {**means, "grad_norm": norm, "trained_tokens": max(1.0, trained), "lr_scale": lr_scale}
+        found = {**means, "grad_norm": norm, "trained_tokens": max(1.0, float(trained)), "lr_scale": lr_scale}
         return {**found, "rows_above_budget": float(above)} if above else found
 
     @property

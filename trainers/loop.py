@@ -12,7 +12,7 @@ import torch
 
 from agentgym.protocols import BatchCredit, Loss, WeightSync
 from agentgym.trainers.annotate import Annotator
-from agentgym.trainers.batch import Rows, build_rows
+from agentgym.trainers.batch import IsData, Rows, always, build_rows
 from agentgym.trainers.gap import GapProbe, ReplayGap
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import group_outcome
@@ -43,6 +43,9 @@ class Loop:
     probe: GapProbe | None = None
     replay: ReplayGap | None = None
     turns: Apart = field(default_factory=Apart)
+    is_data: IsData = always
+    run_idle: bool = False
+    """Whether the loss has to see rows without advantages too, beside where KL and entropy do."""
     step: int = 0
     times: dict[str, float] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
@@ -93,15 +96,19 @@ class Loop:
         self.pipeline.dispatch(self.step)
 
     def _rows(self, groups: Sequence[Group], credits: Sequence[Sequence[Sequence[Floats]]]) -> Rows:
-        return build_rows(groups, credits, version=self.step, max_staleness=self.max_staleness)
+        return build_rows(groups, credits, version=self.step, max_staleness=self.max_staleness, is_data=self.is_data)
 
     def _learn(self, batch: Rows, scale: float) -> dict[str, float]:
-        # a group whose rewards are all equal carries no gradient: its forward and backward pass are left out, and its
-        # tokens are not in the denominator (as when such groups are filtered); nor is its distance from a reference
-        rows = [row for row in batch.rows if row.advantages.any()]
-        packed = self.learner.pack_s
-        rows, figures = self.preparation(rows, self.learner)
-        trained = self.learner.train(rows, self.loss, seed=self.seed * 1_000_003 + self.step, lr_scale=scale)
+        # of a group whose rewards are all equal nothing is learned: its tokens are not in the denominator (as when such
+        # groups are filtered), nor is its distance from a reference. In other groups all rows count, those without
+        # advantages too, else the gradient would depend on how episodes are cut into rows; a pass is left out where
+        # there is nothing in it to have a gradient
+        rows = [row for row in batch.rows if row.counts]
+        options, packed = self.learner.options, self.learner.pack_s
+        skip = not (options.kl or options.entropy or self.run_idle)
+        rows, figures = self.preparation(rows, self.learner, skip_idle=skip)
+        seed = self.seed * 1_000_003 + self.step
+        trained = self.learner.train(rows, self.loss, seed=seed, lr_scale=scale, skip_idle=skip)
         self.cpu["pack"] = self.learner.pack_s - packed
         return {**trained, **figures}
 
@@ -162,6 +169,11 @@ def _paid_as(trajectory: Trajectory, other: Trajectory) -> Trajectory:
         score = theirs[-1].score if theirs else None
         turns[k] = replace(turn, reward=float(sum(given.reward for given in theirs)), score=score)
     return replace(trajectory, turns=tuple(turns), reward=other.reward, start_score=other.start_score)
+
+
+def accepted(trajectory: Trajectory, credit: Sequence[Floats]) -> bool:
+    """`IsData` beside `accepted_only`: what was not accepted is not in the data."""
+    return any(weights.any() for weights in credit)
 
 
 def accepted_only(group: Group) -> list[list[Floats]]:

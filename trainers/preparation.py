@@ -31,8 +31,11 @@ class Preparation:
     kl_estimator: Estimator = "k1"
     kl_discount: float = 1.0
 
-    def __call__(self, rows: Sequence[Row], learner: Learner) -> tuple[list[Row], dict[str, float]]:
-        """The rows as they are to be trained, and metrics that are means over their trained tokens."""
+    def __call__(
+        self, rows: Sequence[Row], learner: Learner, *, skip_idle: bool = False
+    ) -> tuple[list[Row], dict[str, float]]:
+        """The rows as they are to be trained, and metrics that are means over their trained tokens. `skip_idle` as in
+        `Learner.train`."""
         prepared, metrics = list(rows), dict[str, float]()
         tokens = sum(row.trained for row in prepared)
         if not tokens:
@@ -43,7 +46,9 @@ class Preparation:
             prepared = [row for row, _ in pairs]
             metrics["kl_ref"] = sum(distance for _, distance in pairs) / tokens
         if self.second_moment or (self.anchor == "recompute" and learner.options.minibatches > 1):
-            prepared = [replace(r, proximal=p) for r, p in zip(prepared, learner.logprobs(prepared), strict=True)]
+            idle = [skip_idle and not self.second_moment and row.idle for row in prepared]
+            found = iter(learner.logprobs([row for row, left in zip(prepared, idle, strict=True) if not left]))
+            prepared = [r if left else replace(r, proximal=next(found)) for r, left in zip(prepared, idle, strict=True)]
         if self.second_moment:
             prepared, dropped = second_moment(prepared, self.second_moment)
             metrics["m2_dropped"] = dropped / tokens

@@ -12,6 +12,7 @@ from typing import Any
 from agentgym.config import Config
 from agentgym.engines.size import context_of
 from agentgym.errors import ConfigError
+from agentgym.loading import is_reference
 from agentgym.protocols import BatchCredit, Reporter, WeightSync
 from agentgym.report.curve import draw_curve
 from agentgym.report.metrics import MetricsWriter
@@ -19,7 +20,7 @@ from agentgym.rollout.make import load_tokenizer, make_renderer
 from agentgym.rollout.worker import WorkerSpec, env_factory
 from agentgym.run_folder import RunFolder
 from agentgym.trainers.annotators import make_annotator
-from agentgym.trainers.batch import Row
+from agentgym.trainers.batch import Row, always
 from agentgym.trainers.checkpoint import (
     list_checkpoints,
     load_beside,
@@ -39,7 +40,7 @@ from agentgym.trainers.interim import Interim
 from agentgym.trainers.interrupt import Interrupt
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.ledger import could_teach
-from agentgym.trainers.loop import Loop, accepted_only, hand_over, shuffled_rewards
+from agentgym.trainers.loop import Loop, accepted, accepted_only, hand_over, shuffled_rewards
 from agentgym.trainers.losses import make_loss, supervised_loss
 from agentgym.trainers.models import load_model
 from agentgym.trainers.optim import schedule
@@ -51,7 +52,7 @@ from agentgym.trainers.preparation import Preparation, make_preparation
 from agentgym.trainers.ranks.make import make_learner
 from agentgym.trainers.recorder import Recorder
 from agentgym.trainers.rollouts import Rollouts, make_rollouts
-from agentgym.trainers.shaping import shaped
+from agentgym.trainers.shaping import shaped, within_limits
 from agentgym.trainers.skips import SkipGuard
 from agentgym.trainers.stall import StallWatch
 from agentgym.trainers.surroundings import check_surroundings
@@ -355,6 +356,8 @@ class Session:
             probe=probe,
             replay=ReplayGap(probe) if learner.routing_replay else None,
             turns=self.turns,
+            is_data=accepted if rft else within_limits if config.loss.mask_truncated else always,
+            run_idle=not rft and is_reference(config.trainer.loss),  # who knows what is in it
             step=self.step,
         )
         if control == "shuffle_rewards":

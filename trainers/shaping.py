@@ -59,6 +59,11 @@ class Shaped:
         ]
 
 
+def within_limits(trajectory: Trajectory, credit: Sequence[Floats]) -> bool:
+    """`IsData` with `mask_truncated`: a truncated episode counts in the comparison, and nowhere else."""
+    return trajectory.stop_reason not in OVERLONG
+
+
 def shaped(credit: BatchCredit, config: Config) -> BatchCredit:
     """`credit` as the section `loss` wants it; itself where nothing is asked of length."""
     asked = config.loss

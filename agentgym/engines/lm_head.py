@@ -9,8 +9,12 @@ import torch
 
 def head_logits(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """hidden [..., H] of a transformers causal LM -> logits [..., V]."""
+    return adjusted(model, model.get_output_embeddings()(hidden))
+
+
+def adjusted(model: Any, logits: torch.Tensor) -> torch.Tensor:
+    """What comes out of the head's layer -> logits: an operation on each number, or none."""
     config = model.config.get_text_config()
-    logits: torch.Tensor = model.get_output_embeddings()(hidden)
     if (scaling := getattr(config, "logits_scaling", None)) is not None:  # Granite
         logits = logits / scaling
     if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere

@@ -20,7 +20,6 @@ from transformers import (
 )
 
 from agentgym.errors import ModelError
-from agentgym.trainers import logprobs as logprobs_module
 from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.losses.grpo import grpo_loss
@@ -77,13 +76,6 @@ def test_one_micro_batch_or_many(build: Build) -> None:
     whole = gradient(tiny(), given, build)
     for budget in (64, 1):  # 1: each row is above the budget, and alone
         assert apart(whole, gradient(tiny(), given, build, budget)) < 1e-5
-
-
-def test_logprobs_in_chunks_or_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = rows(12)
-    whole = gradient(tiny(), given, PACKED)
-    monkeypatch.setattr(logprobs_module, "CHUNK_ELEMENTS", 50 * 7)
-    assert apart(whole, gradient(tiny(), given, PACKED)) < 1e-5
 
 
 @pytest.mark.parametrize("build", [PADDED, PACKED], ids=["padded", "packed"])

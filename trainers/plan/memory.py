@@ -22,7 +22,8 @@ from agentgym.trainers.plan.model import Model
 from agentgym.trainers.plan.words import GIB
 
 LOGIT_BYTES = 16
-"""Of one logit in hand: it, scaled, its log-probability and its gradient, in fp32."""
+"""Of one logit in hand: it, scaled, its log-probability and its gradient, in fp32. The gradient of the head's matrix is
+written where it is kept (`gradients`; of sharded weights `gathered`): there is no other of its size."""
 STATIC_FRACTION = 0.88
 """Share of a card's memory that SGLang takes for weights and cache, where engine.server_args do not say it."""
 
