@@ -126,7 +126,8 @@ class Learner:
             run = [row for row in part if not (skip_idle and row.idle)]
             total, tokens = denominator(self.options.aggregate, part), sum(row.trained for row in run)
             trained += tokens
-            for rank, mine in enumerate(self._passes(run) if run else [[[]]] * self.team.groups):
+            nothing: list[list[list[Row]]] = [[[]] for _ in shares]  # a pass without rows is still a step together
+            for rank, mine in enumerate(self._passes(run) if run else nothing):
                 shares[rank].append(Share(mine, total, tokens, i / len(parts)))
         self.pack_s += thread_time() - began
         answers: list[Learned] = self._deal("_learn", loss, lr_scale, shares=shares)
