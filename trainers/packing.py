@@ -76,10 +76,12 @@ def passes(rows: Sequence[Row], ranks: int, *, layout: Layout, budget: int, cost
     """The micro-batches of each rank: [rank][pass] -> rows.
 
     Every rank has the same number of passes, as sharded weights are gathered by all at once; the last of a rank may be
-    empty. Passes are in descending size, so that those which the ranks do at the same time are alike.
+    empty. Passes are in descending cost, so that those which the ranks do at the same time are alike.
     """
     cut = bins if layout == "packed" else micro_batches
     dealt = [cut(hand, budget) for hand in deal(rows, ranks, cost)]
+    if ranks > 1:  # first fit leaves them in the order of their longest row
+        dealt = [sorted(micros, key=lambda micro: -sum(cost(len(row.ids)) for row in micro)) for micros in dealt]
     longest = max(len(micros) for micros in dealt)
     return [[*micros, *([] for _ in range(longest - len(micros)))] for micros in dealt]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +21,8 @@ from agentgym.trainers.micro import Micro
 from agentgym.trainers.segments import NAME, leave_untraced, register, stacks_of
 
 _UNSPECIFIC = ("auto", "sdpa")
+_NOISE = re.compile(r"dropout|pdrop|layerdrop|drop_path|jitter")
+"""Names of rates, in configurations and modules of transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def prepare(model: Any, build: Build) -> Build:
     """Set up how `model` attends and recomputes; `build` with `auto` decided. Raises `ConfigError`, `ModelError`."""
     if build.recompute and not getattr(model, "supports_gradient_checkpointing", False):
         raise ModelError(f"learner.recompute: {type(model).__name__} cannot recompute; set it to false")
+    without_noise(model)
     if build.lora.rank:
         add_adapters(model, build.lora)
     decided = _decided(model, build)
@@ -94,18 +98,50 @@ def prepare(model: Any, build: Build) -> Build:
     return decided
 
 
+def without_noise(model: Any) -> None:
+    """Turn off what makes two passes of the same tokens differ: dropout, layers left out, noise on routers.
+
+    The engine samples without it, and a ratio of probabilities would measure it. In the configuration too, of which
+    other ranks and the reference make theirs. The model stays in training mode, which recomputation takes.
+    """
+    configs = [model.config]
+    for config in configs:
+        configs += [part for part in vars(config).values() if hasattr(part, "to_diff_dict")]
+    for owner in (*configs, *model.modules()):
+        for name, value in vars(owner).items():
+            if isinstance(value, float) and _NOISE.search(name):
+                setattr(owner, name, 0.0)
+        if isinstance(owner, nn.modules.dropout._DropoutNd):
+            owner.p = 0.0
+
+
 def _decided(model: Any, build: Build) -> Build:
     """How it attends, and whether rows are packed."""
-    if build.attention not in (*_UNSPECIFIC, NAME):
+    named = build.attention not in (*_UNSPECIFIC, NAME)
+    if named:
         _attend(model, build.attention)
-        return replace(build, layout="padded" if build.layout == "auto" else build.layout)
-    packs = build.attention != "sdpa" and build.layout != "padded" and _packs(model)
+        packs = build.layout == "packed" and _packs_by(model, build.attention)
+    else:
+        packs = build.attention != "sdpa" and build.layout != "padded" and bool(_packs(model))
     if build.layout == "packed" and not packs:
         raise ModelError(
             f"learner.layout = 'packed': {type(model).__name__} does not keep packed rows apart (its layers mix "
             "tokens by more than attention, or attend in their own way); use --learner.layout=padded"
         )
-    return replace(build, layout="packed" if packs else "padded", attention=NAME if packs else "sdpa")
+    layout = "packed" if packs else "padded"
+    return (
+        replace(build, layout=layout) if named else replace(build, layout=layout, attention=NAME if packs else "sdpa")
+    )
+
+
+def _packs_by(model: Any, attention: str) -> bool:
+    """The same by an attention that tells rows by their positions. One that does not run here (flash attention, where
+    the model still is on a CPU) is taken for torch's, which is given the same positions."""
+    for name in (attention, "sdpa", "eager"):
+        kept = _packs(model, name)
+        if kept is not None:
+            return kept
+    return False
 
 
 def _check_routing(model: Any, build: Build) -> None:
@@ -146,8 +182,9 @@ def _attend(model: Any, name: str) -> None:
 
 
 @torch.no_grad()
-def _packs(model: Any) -> bool:
-    """Whether two rows in one sequence come out as each does alone. Leaves our attention set where they do."""
+def _packs(model: Any, attention: str = "") -> bool | None:
+    """Whether two rows in one sequence come out as each does alone; None: it cannot be called so. By our attention,
+    which stays set where they do, or by a named one."""
     before, training = model.config._attn_implementation, model.training
     device = next(model.parameters()).device
     vocabulary = int(model.config.get_text_config().vocab_size)
@@ -155,19 +192,21 @@ def _packs(model: Any) -> bool:
     rows = [torch.arange(1, n + 1, device=device)[None] * 7919 % vocabulary for n in lengths]
     model.eval()
     try:
+        if attention:
+            model.set_attn_implementation(attention)
         alone = torch.cat([model.base_model(input_ids=row, use_cache=False).last_hidden_state for row in rows], dim=1)
-        model.set_attn_implementation(register())
+        model.set_attn_implementation(attention or register())
         positions = torch.cat([torch.arange(n, device=device) for n in lengths])[None]
-        stacks = stacks_of(lengths, device)
+        told = {} if attention else {"stacks": stacks_of(lengths, device)}
         packed = model.base_model(
-            input_ids=torch.cat(rows, dim=1), position_ids=positions, use_cache=False, stacks=stacks
+            input_ids=torch.cat(rows, dim=1), position_ids=positions, use_cache=False, **told
         ).last_hidden_state
         exact = 1e-4 if alone.dtype == torch.float32 else 0.05
-        kept = float((packed - alone).float().norm()) <= exact * float(alone.float().norm())
-    except (ValueError, TypeError, RuntimeError, KeyError):  # a model that cannot be called so
-        kept = False
+        kept: bool | None = float((packed - alone).float().norm()) <= exact * float(alone.float().norm())
+    except (ValueError, TypeError, RuntimeError, KeyError, ImportError):  # a model that cannot be called so
+        kept = None
     finally:
         model.train(training)
-    if not kept:
+    if attention or not kept:
         model.set_attn_implementation(before)
     return kept

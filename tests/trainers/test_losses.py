@@ -327,3 +327,33 @@ def test_the_gradients_of_the_estimates_as_losses() -> None:
 def test_corrected_each_has_the_gradient_of_the_divergence(estimator: Estimator, fresh: bool) -> None:
     mine, true = expected_gradients(estimator, correct=True, fresh=fresh)
     assert torch.allclose(mine, true)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("kind", ["mask", "full"])
+def test_a_masked_token_far_off_has_no_gradient(kind: Any, level: Any) -> None:
+    """Not NaN: the proximal policy all but rules it out, the policy of now does not."""
+    logprobs = torch.tensor([-1.0, -1.0], requires_grad=True)
+    row = torch.tensor([0, 1])
+    old, proximal = torch.tensor([-1.0, -1.0]), torch.tensor([-1.0, -120.0])
+    tokens = Tokens(logprobs, old, torch.tensor([1.0, -1.0]), torch.ones(2), row, 2, proximal)
+    losses, _ = Corrected(grpo_loss, kind, level, 0.5, 5.0)(tokens)
+    losses.sum().backward()
+    assert losses.tolist() == [-1.0, 0.0]
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [-1.0, 0.0]
+
+
+def test_what_is_stopped_or_left_behind_far_off_has_no_gradient() -> None:
+    def backward(loss: Callable[..., Any], advantage: float, mine: list[float], old: list[float]) -> list[float]:
+        logprobs = torch.tensor(mine).requires_grad_()
+        given = torch.full((len(mine),), advantage)
+        row = torch.zeros(len(mine), dtype=torch.long)
+        losses, _ = loss(Tokens(logprobs, torch.tensor(old), given, torch.ones(len(mine)), row, 1))
+        losses.sum().backward()
+        assert torch.isfinite(losses).all()
+        assert logprobs.grad is not None
+        return logprobs.grad.tolist()
+
+    assert backward(dppo_loss, 1.0, [-0.1], [-120.0]) == [0.0]
+    assert backward(OffPolicyMask(grpo_loss, 0.5), -1.0, [-0.1, -300.0], [-120.0, -0.1]) == [0.0, 0.0]

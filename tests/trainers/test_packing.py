@@ -98,3 +98,12 @@ def test_heads_that_share_keys_attend_alike_with_keys_repeated(
     assert torch.allclose(attended(), shared, rtol=0, atol=1e-6)
     assert seen
     assert not any(seen)
+
+
+def test_passes_that_ranks_do_at_the_same_time_are_alike() -> None:
+    """First fit leaves bins in the order of their longest row, not of their cost."""
+    made = [row(length) for length in (70, 70, 50, 50, 49, 49, 20, 20)]
+    for layout in ("packed", "padded"):
+        for micros in passes(made, 2, layout=layout, budget=100, cost=Cost()):  # type: ignore[arg-type]
+            costs = [sum(map(Cost(), [len(row.ids) for row in micro])) for micro in micros]
+            assert costs == sorted(costs, reverse=True)

@@ -34,6 +34,13 @@ def correction_weights(tokens: Tokens, kind: Kind, level: Level, low: float, hig
     return weight
 
 
+def bounded(tokens: Tokens, masked: torch.Tensor) -> Tokens:
+    """`tokens` with the ratio 1 where they are `masked` [N] and so far off that it may be infinite: the loss of such a
+    one can be masked, but its gradient would be 0 times infinity."""
+    far = masked & ((tokens.logprobs - tokens.old_logprobs).detach().abs() > 40.0)
+    return replace(tokens, logprobs=torch.where(far, tokens.old_logprobs, tokens.logprobs))
+
+
 @dataclass(frozen=True, slots=True)
 class Corrected:
     """`loss` against the proximal policy, each token times its weight between that policy and the one that sampled.
@@ -52,13 +59,13 @@ class Corrected:
     def __call__(self, tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]:
         """As `loss`, with the metrics `correction/weight` and `correction/cut` (the share that was bounded)."""
         assert tokens.proximal is not None, "a correction needs the proximal policy's logprobs"
-        losses, metrics = self.loss(replace(tokens, old_logprobs=tokens.proximal))
         weight = correction_weights(tokens, self.kind, self.level, self.low, self.high)
+        seen = bounded(replace(tokens, old_logprobs=tokens.proximal), weight == 0)
+        losses, metrics = self.loss(seen)
         metrics["correction/weight"] = float((weight * tokens.mask).sum())
         if self.kind in ("truncate", "mask"):
             whole = correction_weights(tokens, "full", self.level, 0.0, 0.0)
             metrics["correction/cut"] = float(((weight != whole).float() * tokens.mask).sum())
-        # not a product alone: what is masked may be infinite
         return torch.where(weight > 0, losses * weight, torch.zeros_like(losses)), metrics
 
 
@@ -75,9 +82,9 @@ class OffPolicyMask:
 
     def __call__(self, tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]:
         """As `loss`, with the metric `off_policy_frac`."""
-        losses, metrics = self.loss(tokens)
         with torch.no_grad():
             apart = over_sequence(tokens.old_logprobs - tokens.logprobs, tokens, mean=True)
             left = (tokens.advantages < 0) & (apart > self.delta)
+        losses, metrics = self.loss(bounded(tokens, left))
         metrics["off_policy_frac"] = float((left.float() * tokens.mask).sum())
         return torch.where(left, torch.zeros_like(losses), losses), metrics

@@ -29,5 +29,7 @@ def dppo_loss(
             apart = -mu * log_ratio + rest[0] * (rest[0] / rest[1]).log()
         outward = torch.sign(tokens.advantages) * log_ratio > 0
         stopped = outward & (apart > delta)
-    kept = torch.where(stopped, torch.zeros_like(log_ratio), log_ratio.exp())
+    # masked before it is raised to a power, too: of an infinite ratio the gradient would be 0 times infinity
+    none = torch.zeros_like(log_ratio)
+    kept = torch.where(stopped, none, torch.where(stopped, none, log_ratio).exp())
     return -kept * tokens.advantages * tokens.mask, drift(tokens, log_ratio, stopped)
