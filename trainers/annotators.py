@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentgym.config import Config
-from agentgym.errors import ConfigError
 from agentgym.trainers.annotate import Annotator
 from agentgym.trainers.critic import ValueHead
 from agentgym.trainers.gold_likelihood import GoldLikelihood
@@ -23,10 +22,5 @@ def make_annotator(
         texts = {task: str(answer) for task, answer in answers.items()}
         return GoldLikelihood(learner, tokenizer, texts, config.engine.max_context)
     if config.trainer.credit == "bilevel_gae":
-        if config.learner.ranks > 1:
-            raise ConfigError(
-                "trainer.credit = 'bilevel_gae' with learner.ranks > 1: the value head reads the hidden states of a "
-                "model that one process holds; set learner.ranks = 1, or use another credit"
-            )
         return ValueHead(learner, config.credit, seed=config.run.seed)
     return Annotator()

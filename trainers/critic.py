@@ -1,7 +1,7 @@
 """A critic: a value head on the policy's last hidden states, for credit that needs values of tokens.
 
 The head is small and apart: it learns from what it is given and moves nothing of the policy. What it leaves out: a
-critic with a body of its own, and learners whose model is sharded over ranks.
+critic with a body of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from agentgym.config import CreditConfig
 from agentgym.trainers.annotate import Annotator
+from agentgym.trainers.batch import Row
 from agentgym.trainers.credit.bilevel_gae import bilevel_gae
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.paths import Path, paths
@@ -107,32 +108,22 @@ class ValueHead(Annotator):
             if trajectory.reward is not None
             for path in paths(trajectory)
         ]
-        todo.sort(key=lambda item: len(item[1].ids))  # rows of like length beside each other: little padding
-        for batch in _within(todo, self.learner.options.tokens_per_microbatch):
-            width = max(len(path.ids) for _, path in batch)
-            ids = np.zeros((len(batch), width), np.int64)
-            for row, (_, path) in enumerate(batch):
-                ids[row, : len(path.ids)] = path.ids
-            with torch.no_grad():
-                given = torch.from_numpy(ids).to(self.learner.device)
-                hidden = self.learner.model.base_model(input_ids=given, use_cache=False).last_hidden_state.float()
-            for row, ((g, i), path) in enumerate(batch):
-                for turn, span in path.spans:
-                    first = max(span.start, 1)  # nothing comes before the first token of all: its state is its own
-                    known = hidden[row, first - 1 : span.stop - 1]
-                    yield (g, i, turn), torch.cat([hidden[row, : first - span.start], known])
+        rows = [_row(path) for _, path in todo]
+        for ((g, i), path), row, found in zip(todo, rows, self.learner.states(rows), strict=True):
+            hidden, place = torch.from_numpy(found).to(self.learner.device), np.cumsum(row.mask > 0) - 1
+            for turn, span in path.spans:
+                before = np.maximum(np.arange(span.start, span.stop), 1)
+                yield (g, i, turn), hidden[torch.from_numpy(place[before]).to(hidden.device)]
 
 
-def _within(rows: Sequence[tuple[tuple[int, int], Path]], budget: int) -> Iterator[list[tuple[tuple[int, int], Path]]]:
-    """Rows in order, as many at once as their padded tokens fit the budget; one always does."""
-    batch: list[tuple[tuple[int, int], Path]] = []
-    for row in rows:
-        if batch and len(row[1].ids) * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+def _row(path: Path) -> Row:
+    """Asks for the states before the path's sampled tokens; nothing comes before the first token of all, whose state is
+    the next one's."""
+    ids = path.ids if len(path.ids) > 1 else np.repeat(path.ids, 2)
+    mask, none = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
+    for _, span in path.spans:
+        mask[np.maximum(np.arange(span.start, span.stop), 1)] = 1.0
+    return Row(ids, mask, none, none, np.zeros(len(ids), np.int32))
 
 
 def _noted(trajectory: Trajectory, found: Mapping[tuple[int, int, int], Floats], group: int, place: int) -> Trajectory:

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from agentgym.errors import DataError, RunError
+from agentgym.errors import RunError
 from agentgym.protocols import Loss
 from agentgym.trainers.agreement import Agreement
 from agentgym.trainers.batch import Row, split_minibatches
+from agentgym.trainers.long_rows import within
 from agentgym.trainers.lora import ADAPTER, adapters, merged, save_adapters
 from agentgym.trainers.losses.aggregate import denominator
 from agentgym.trainers.micro import Micro, by_own_routers, lay_out
@@ -118,7 +119,7 @@ class Learner:
         """
         lr_scale *= self.agreement.scale
         began = thread_time()
-        kept, above = within(rows, self.options, self.note)
+        kept, above = within(rows, self.options.tokens_per_microbatch, self.options.long_rows, self.note)
         parts = split_minibatches([row for row in kept if row.trained], self.options.minibatches, seed)
         shares: list[list[Share]] = [[] for _ in range(self.team.groups)]
         trained = 0
@@ -126,8 +127,7 @@ class Learner:
             run = [row for row in part if not (skip_idle and row.idle)]
             total, tokens = denominator(self.options.aggregate, part), sum(row.trained for row in run)
             trained += tokens
-            nothing: list[list[list[Row]]] = [[[]] for _ in shares]  # a pass without rows is still a step together
-            for rank, mine in enumerate(self._passes(run) if run else nothing):
+            for rank, mine in enumerate(self._passes(run)):
                 shares[rank].append(Share(mine, total, tokens, i / len(parts)))
         self.pack_s += thread_time() - began
         answers: list[Learned] = self._deal("_learn", loss, lr_scale, shares=shares)
@@ -157,10 +157,17 @@ class Learner:
 
     def logprobs(self, rows: Sequence[Row], *, reference: bool = False) -> list[Floats]:
         """The current weights' logprob of every token, or the reference's: [T] per row, 0 where the mask is 0."""
+        return self._scored(rows, self.options.temperature, reference, False)
+
+    def states(self, rows: Sequence[Row]) -> list[Floats]:
+        """The current weights' last hidden states that predict each row's trained tokens, [n, H]."""
+        return self._scored(rows, 1.0, False, True)
+
+    def _scored(self, rows: Sequence[Row], temperature: float, reference: bool, states: bool) -> list[Floats]:
         if not rows:
             return []
         shares = self._passes(rows)
-        answers = self._deal("_score", self.options.temperature, reference, shares=shares)[:: self.team.tp]
+        answers = self._deal("_score", temperature, reference, states, shares=shares)[:: self.team.tp]
         out: dict[int, Floats] = {}
         for share, found in zip(shares, answers, strict=True):
             out.update(zip([id(row) for micro in share for row in micro], found, strict=True))
@@ -173,9 +180,7 @@ class Learner:
         mask[0] = 0.0
         none = np.zeros(len(given), np.float32)
         row = Row(given, mask, none, none, np.zeros(len(given), np.int32))
-        shares = self._passes([row])
-        answers = self._deal("_score", 1.0, False, shares=shares)[:: self.team.tp]
-        (found,) = [scored for answer in answers for scored in answer]
+        (found,) = self._scored([row], 1.0, False, False)
         return tuple(found[1:].tolist())
 
     def bare(self) -> Any:
@@ -295,26 +300,29 @@ class Learner:
         _add(learned.metrics, metrics)
         return replace(learned, counted=learned.counted + sum(row.trained for row in rows))
 
-    def _score(self, micros: Sequence[Sequence[Row]], temperature: float, reference: bool) -> list[Floats]:
-        """`logprobs` of this rank's rows, in the order of its passes."""
+    def _score(
+        self, micros: Sequence[Sequence[Row]], temperature: float, reference: bool, states: bool
+    ) -> list[Floats]:
+        """`logprobs` or `states` of this rank's rows, in the order of its passes."""
         found: list[Floats] = []
         policy = self.reference if reference else self.policy
         with torch.no_grad():
             for micro in micros:
                 laid = self._laid_out(micro)
-                logprobs, _ = policy(by_own_routers(laid) if reference else laid, temperature)
-                flat = logprobs.float().cpu().numpy()
+                scored, _ = policy(by_own_routers(laid) if reference else laid, temperature, states=states)
+                flat = scored.float().cpu().numpy()
                 at = 0
                 for row in micro:
-                    full = np.zeros(len(row.ids), np.float32)
-                    full[row.mask > 0] = flat[at : at + row.trained]
+                    mine = flat[at : at + row.trained]
                     at += row.trained
-                    found.append(full)
+                    found.append(mine if states else _at(row.mask > 0, mine))
         return found
 
     def _passes(self, rows: Sequence[Row]) -> list[list[list[Row]]]:
         layout: Any = self.build.layout
         budget = self.options.tokens_per_microbatch
+        if not rows:  # a pass for its gradient of zeros, which an optimizer with momentum makes a step of
+            return [[[]] for _ in range(self.team.groups)]
         return passes(rows, self.team.groups, layout=layout, budget=budget, cost=self.cost)
 
     def _laid_out(self, rows: Sequence[Row]) -> Micro:
@@ -368,20 +376,11 @@ class Learner:
             self.reference.model.load_state_dict(state["reference"])
 
 
-def within(
-    rows: Sequence[Row], options: LearnerOptions, note: Callable[[str], None] = lambda text: None
-) -> tuple[list[Row], int]:
-    """The rows to train, and how many are above the budget; those are named. Raises `DataError` to refuse one."""
-    budget = options.tokens_per_microbatch
-    above = [row for row in rows if len(row.ids) > budget]
-    if not above:
-        return list(rows), 0
-    named = ", ".join(f"{row.source or 'a row'} ({len(row.ids)} tokens)" for row in above[:3])
-    told = f"{named}{' and others' if len(above) > 3 else ''}: above learner.tokens_per_microbatch = {budget}"
-    if options.long_rows == "refuse":
-        raise DataError(f"{told}; raise it, or set learner.long_rows to alone or drop")
-    note(f"{told}: {'left out' if options.long_rows == 'drop' else 'trained alone'}")
-    return [row for row in rows if options.long_rows != "drop" or len(row.ids) <= budget], len(above)
+def _at(places: Any, numbers: Floats) -> Floats:
+    """`numbers` where `places` [T] is true, else 0."""
+    full = np.zeros(len(places), np.float32)
+    full[places] = numbers
+    return full
 
 
 def _own(tensor: Any) -> torch.Tensor:

@@ -27,6 +27,13 @@ def token_logprobs(
     Two fp32 tensors [N], N = mask.sum(), in row-major order. Only hidden states that predict a masked token reach the
     head, in chunks that are recomputed in the backward pass.
     """
+    chosen = token_states(model, micro)
+    targets = micro.ids[:, 1:][micro.mask[:, 1:]]  # [N]
+    return chosen_logprobs(model, chosen, targets, temperature, entropy_grad=entropy_grad)
+
+
+def token_states(model: Any, micro: Micro) -> torch.Tensor:
+    """The last hidden states [N, H] that predict the masked tokens, in row-major order."""
     packed: dict[str, Any] = {} if micro.positions is None else {"position_ids": micro.positions}
     if micro.stacks is not None:
         packed["stacks"] = micro.stacks
@@ -34,9 +41,8 @@ def token_logprobs(
         packed["routing"] = Follow(micro.experts)
     hidden = model.base_model(input_ids=micro.ids, use_cache=False, **packed).last_hidden_state
     ahead = micro.mask[:, 1:]  # a row's first token is never masked: what is before it in a packed row is not used
-    chosen = hidden[:, :-1][ahead]  # [N, H]
-    targets = micro.ids[:, 1:][ahead]  # [N]
-    return chosen_logprobs(model, chosen, targets, temperature, entropy_grad=entropy_grad)
+    chosen: torch.Tensor = hidden[:, :-1][ahead]
+    return chosen
 
 
 def chosen_logprobs(

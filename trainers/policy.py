@@ -15,7 +15,7 @@ from agentgym.engines.blocks import blocks_of
 from agentgym.engines.mixture import KEY, mixture_of
 from agentgym.engines.routing import routes, tap
 from agentgym.errors import ConfigError, ModelError
-from agentgym.trainers.logprobs import token_logprobs
+from agentgym.trainers.logprobs import token_logprobs, token_states
 from agentgym.trainers.lora import Lora, add_adapters
 from agentgym.trainers.micro import Micro
 from agentgym.trainers.segments import NAME, leave_untraced, register, stacks_of
@@ -54,10 +54,14 @@ class Policy(nn.Module):
         self.compute = compute
 
     def forward(
-        self, micro: Micro, temperature: float, entropy_grad: bool = False
+        self, micro: Micro, temperature: float, entropy_grad: bool = False, states: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logprobs [N] and entropies [N] of the masked tokens, fp32."""
+        """Logprobs [N] and entropies [N] of the masked tokens, fp32; or `states`: the hidden states [N, H] that predict
+        them, in place of both."""
         with self._precision(micro.ids.device):
+            if states:
+                hidden = token_states(self.model, micro).float()
+                return hidden, hidden
             return token_logprobs(self.model, micro, temperature, entropy_grad=entropy_grad)
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -128,10 +132,8 @@ def _decided(model: Any, build: Build) -> Build:
             f"learner.layout = 'packed': {type(model).__name__} does not keep packed rows apart (its layers mix "
             "tokens by more than attention, or attend in their own way); use --learner.layout=padded"
         )
-    layout = "packed" if packs else "padded"
-    return (
-        replace(build, layout=layout) if named else replace(build, layout=layout, attention=NAME if packs else "sdpa")
-    )
+    attention = build.attention if named else NAME if packs else "sdpa"
+    return replace(build, layout="packed" if packs else "padded", attention=attention)
 
 
 def _packs_by(model: Any, attention: str) -> bool:

@@ -13,10 +13,13 @@ from agentgym.trainers.credit.bilevel_gae import bilevel_gae
 from agentgym.trainers.critic import ValueHead
 from agentgym.trainers.gold_likelihood import GoldLikelihood
 from agentgym.trainers.learner import Learner, LearnerOptions
+from agentgym.trainers.losses.grpo import grpo_loss
 from agentgym.trainers.paths import ids_before, paths
+from agentgym.trainers.policy import Build
+from agentgym.trainers.ranks.learner import make_ranked
 from agentgym.types import Group, Trajectory
 from tests.trainers.conftest import trajectory, turn
-from tests.trainers.rows import tiny
+from tests.trainers.rows import rows, tiny
 
 
 def tree(reward: float | None = 1.0) -> Trajectory:
@@ -67,6 +70,31 @@ def test_values_are_of_the_state_before_each_token(learner: Learner) -> None:
                 assert given.values is not None
                 assert given.values[k] == pytest.approx(float(critic.head(state)), abs=1e-5)
     bilevel_gae(noted[0])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("dtype", "ranks"), [("bfloat16", 1), pytest.param("float32", 2, marks=pytest.mark.slow)], ids=["bf16", "two ranks"]
+)
+def test_values_of_a_model_that_is_sharded(dtype: str, ranks: int, learner: Learner) -> None:
+    """What one process sees of the same weights; and the learner goes on learning after."""
+    groups = [group(tree(), tree(0.0)), group(trajectory([turn(0, None, [9] * 30, [7])], 0.0))]
+    sharded = make_ranked(tiny(), LearnerOptions(tokens_per_microbatch=16), ranks=ranks, build=Build(dtype=dtype))
+    try:
+        critics = [ValueHead(one, CreditConfig(critic="head")) for one in (learner, sharded)]
+        for critic in critics:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                torch.nn.init.normal_(critic.head[3].weight)  # type: ignore[index,arg-type]
+        ours, theirs = (
+            np.concatenate([turn.values for g in critic(groups) for t in g.trajectories for turn in t.turns])  # type: ignore[misc]
+            for critic in critics
+        )
+        np.testing.assert_allclose(theirs, ours, atol=1e-5 if dtype == "float32" else 0.3)
+        assert critics[1].learn(critics[1](groups))["critic/loss"] > 0
+        assert sharded.train(rows(4), grpo_loss, seed=0)["grad_norm"] > 0
+    finally:
+        sharded.close()
 
 
 def test_a_branch_that_begins_with_a_sampled_token_has_a_value_too(learner: Learner) -> None:

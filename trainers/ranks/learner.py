@@ -104,8 +104,10 @@ class ShardedLearner(Learner):
         self.reference = self._sharded(model, trained=False).eval().requires_grad_(False)
         copy_shards(self.model, model)
 
-    def _score(self, micros: Sequence[Sequence[Row]], temperature: float, reference: bool) -> list[Floats]:
-        found = Learner._score(self, micros, temperature, reference)
+    def _score(
+        self, micros: Sequence[Sequence[Row]], temperature: float, reference: bool, states: bool
+    ) -> list[Floats]:
+        found = Learner._score(self, micros, temperature, reference, states)
         # else done by the backward pass, which there is none of
         (self.reference if reference else self.policy).reshard()
         return found
