@@ -244,7 +244,7 @@ SECTIONS = (
     Section(
         "credit_study",
         "Credit by turns against one reward an episode",
-        "python benchmarks/credit_study.py --tasks two_lookups --seeds 0,1",
+        "make study-credit",
         ("task", "credit", "before", "sampled success after", "less grpo"),
         credit_study,
         "From one warm start a seed, on equally many trajectories; means over seeds with Student's 95% intervals.",
