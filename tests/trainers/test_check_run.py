@@ -257,6 +257,19 @@ def test_damage_of_a_state_in_shards(
     assert not (folder / "learner/ran").exists(), "what a pickle names is not called"
 
 
+def test_an_optimizer_that_has_made_no_step_has_no_state(ranked: Path, tmp_path: Path) -> None:
+    """As the first checkpoint of ranks, right after the warm start."""
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    folder = tmp_path / "step-00000"
+    shutil.copytree(ranked, folder)
+    shutil.rmtree(folder / "learner")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        save({}, checkpoint_id=folder / "learner", no_dist=True)
+    check_checkpoint(folder)
+
+
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["check-run", str(tmp_path)])
