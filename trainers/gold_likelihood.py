@@ -12,7 +12,7 @@ from agentgym.trainers.annotate import Annotator
 from agentgym.trainers.batch import Row
 from agentgym.trainers.learner import Learner
 from agentgym.trainers.paths import ids_before
-from agentgym.types import Floats, Group, Ids, Trajectory
+from agentgym.types import Group, Ids, Trajectory
 
 
 @dataclass(slots=True)
@@ -36,19 +36,10 @@ class GoldLikelihood(Annotator):
             gold = self._gold(group)
             for trajectory in group.trajectories:
                 rows += [_row(before, gold) for before in self._asked(trajectory, gold)]
-        found = iter(self._logprobs(rows))
+        # what the policy thinks, not what it would say at the temperature of play
+        found = iter(self.learner.logprobs(rows, temperature=1.0))
         scored = iter([float(np.exp(logprobs[row.mask > 0].mean())) for row, logprobs in zip(rows, found, strict=True)])
         return [self._noted(group, scored) for group in groups]
-
-    def _logprobs(self, rows: Sequence[Row]) -> list[Floats]:
-        """At temperature 1: the score is what the policy thinks, not what it would say at the temperature of the play,
-        at which the learner scores all else."""
-        kept = self.learner.options
-        self.learner.options = replace(kept, temperature=1.0)
-        try:
-            return self.learner.logprobs(rows)
-        finally:
-            self.learner.options = kept
 
     def _gold(self, group: Group) -> list[int]:
         text = self.answers.get((group.env_id, group.task_id), "")

@@ -155,9 +155,12 @@ class Learner:
         """Optimizer steps left out so far."""
         return self.skips.total
 
-    def logprobs(self, rows: Sequence[Row], *, reference: bool = False) -> list[Floats]:
-        """The current weights' logprob of every token, or the reference's: [T] per row, 0 where the mask is 0."""
-        return self._scored(rows, self.options.temperature, reference, False)
+    def logprobs(
+        self, rows: Sequence[Row], *, reference: bool = False, temperature: float | None = None
+    ) -> list[Floats]:
+        """The current weights' logprob of every token, or the reference's: [T] per row, 0 where the mask is 0.
+        `temperature`: none is that of play."""
+        return self._scored(rows, temperature or self.options.temperature, reference, False)
 
     def states(self, rows: Sequence[Row]) -> list[Floats]:
         """The current weights' last hidden states that predict each row's trained tokens, [n, H]."""
