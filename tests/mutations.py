@@ -59,7 +59,7 @@ FAULTS = (
     Fault("trainers/losses/correction.py", "losses * weight", "losses", LOSSES),
     Fault("trainers/losses/proximal.py", "along = age / (age + done)", "along = age / (age + 1)", LOSSES),
     Fault("trainers/losses/aggregate.py", "row.trained > 0 for", "1 for", OBJECTIVE),
-    Fault("trainers/objective.py", "losses - self.entropy", "losses + self.entropy", OBJECTIVE),
+    Fault("trainers/objective.py", "losses - aim.entropy", "losses + aim.entropy", OBJECTIVE),
     Fault("trainers/preparation.py", "penalties[t] + discount * ahead", "penalties[t]", PREPARATION),
     Fault("trainers/preparation.py", "gap > largest", "gap >= largest", PREPARATION),
     Fault("trainers/routing.py", "found[end - 1 - len(experts) : end - 1]", "found[end - len(experts) : end]", ROUTING),

@@ -70,6 +70,17 @@ def test_its_own_choice_changes_nothing_and_another_does(make: Callable[[], Any]
 
 
 @LAYOUTS
+@pytest.mark.parametrize("make", [tiny_moe, gpt_oss])
+def test_each_expert_has_the_weight_of_its_own_score(make: Callable[[], Any], build: Build) -> None:
+    """Told in another order, they are the same experts."""
+    plain = rows(8)
+    turned = [replace(row, experts=row.experts[..., ::-1].copy()) for row in own_experts(make(), plain)]  # type: ignore[index]
+    learner = Learner(make(), LearnerOptions(), build=build)
+    for a, b in zip(learner.logprobs(plain), learner.logprobs(turned), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@LAYOUTS
 def test_tokens_without_a_record_go_where_their_router_says(build: Build) -> None:
     """Also rows without any, beside others: each is as it is alone."""
     plain = rows(8)
