@@ -1,4 +1,4 @@
-"""What the halves of a function test may say to the host that carries their messages, and what it takes for a verdict."""
+"""What the halves of a function test may say to the host, which carries their messages, and its verdict on it."""
 
 from __future__ import annotations
 
