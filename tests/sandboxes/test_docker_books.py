@@ -143,6 +143,13 @@ def test_what_was_built_makes_room_by_its_last_use(engine: Engine, client: Liste
     assert set(client.images) == {first, third, fifth, "others"}  # neither what is in use nor what has a name
 
 
+def test_what_was_just_built_stays_however_little_room_there_is(engine: Engine, client: Listed, tmp_path: Path) -> None:
+    images = Images(engine, max_bytes=5)
+    images.build(folder(tmp_path / "a", "FROM a"))
+    last = images.build(folder(tmp_path / "b", "FROM b"))
+    assert set(client.images) == {last}
+
+
 def test_what_dead_owners_left_is_removed(engine: Engine, client: Listed) -> None:
     mine = owners.labels()
     dead = {**mine, f"{owners.LABEL}.started": "1"}
