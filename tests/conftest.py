@@ -15,6 +15,8 @@ DEAR = {
     ("test_layout.py", "wheel"): "a wheel",
     ("envs/verifiers/test_math.py", ""): "maths",  # their processes import sympy
     ("envs/test_math_tool.py", ""): "maths",
+    ("envs/verifiers/test_math_compare.py", ""): "maths in the tests' own process",
+    ("envs/verifiers/test_math_workers.py", ""): "maths in the tests' own process",
 }
 """By file and fixture (any where it is empty): what takes seconds to be made."""
 HERE = Path(__file__).parent

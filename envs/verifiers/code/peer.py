@@ -16,6 +16,7 @@ import fractions
 import importlib
 import json
 import math
+import operator
 import os
 import queue
 import sys
@@ -34,11 +35,24 @@ _BY_TEXT: dict[str, tuple[type, Any, Any]] = {
     "time": (datetime.time, datetime.time.isoformat, datetime.time.fromisoformat),
 }
 _CONTAINERS: dict[str, Any] = {"t": tuple, "s": set, "z": frozenset, "q": collections.deque}
-_OPERATIONS = (
-    *("len", "iter", "next", "reversed", "getitem", "setitem", "delitem", "contains", "enter", "exit"),
-    *("lt", "le", "gt", "ge", "add", "radd", "sub", "mul", "truediv", "neg", "abs", "bool", "int", "float", "str"),
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+_OPERATORS = (
+    *("getitem", "setitem", "delitem", "contains", "lt", "le", "gt", "ge", "neg", "pos", "invert"),
+    *("lshift", "rshift", *_ARITHMETIC),
 )
-_BUILT_IN: dict[str, Any] = {f.__name__: f for f in (bool, len, iter, next, str, int, float)}
+
+
+def _reflected(name: str) -> Any:
+    run = getattr(operator, f"__{name}__")
+    return lambda right, left: run(left, right)
+
+
+_BUILT_IN: dict[str, Any] = {
+    **{f.__name__: f for f in (abs, bool, float, int, iter, len, next, reversed, str)},
+    **{name: getattr(operator, f"__{name}__") for name in _OPERATORS},
+    **{f"r{name}": _reflected(name) for name in _ARITHMETIC},
+}
+_OPERATIONS = (*_BUILT_IN, "enter", "exit")
 
 
 class Remote:
@@ -67,7 +81,7 @@ class Remote:
         return str(self._peer.ask("repr", self))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._peer.ask("call", self, args, kwargs, changed=args)
+        return self._peer.ask("call", self, args, kwargs, changed=(*args, *kwargs.values()))
 
 
 def _operation(name: str) -> Any:
@@ -166,7 +180,9 @@ class Peer:
         kinds = [kind for kind in type(error).__mro__ if kind.__module__ == "builtins"]
         kind = kinds[0].__name__ if kinds and issubclass(kinds[0], Exception) else "RuntimeError"
         try:
-            text = str(error)[:MAX_TEXT]
+            # a KeyError's text is the repr of what it was made of, and it is made again on the other side
+            made_of = error.args[0] if isinstance(error, KeyError) and len(error.args) == 1 else None
+            text = (made_of if type(made_of) is str else str(error))[:MAX_TEXT]
         except BaseException:
             text = ""
         if kind == "RuntimeError" and type(error) is not RuntimeError:
@@ -207,12 +223,13 @@ class Peer:
         return {"names": found}
 
     def do_call(self, target: Any, args: Any, kwargs: Any) -> Any:
-        before = [json.dumps(self.encode(a)) if _mutable(a) else None for a in args]
+        given = [*args, *kwargs.values()]
+        before = [json.dumps(self.encode(a)) if _mutable(a) else None for a in given]
         try:
             answer = {"value": self.encode(target(*args, **kwargs))}
         except BaseException as e:
             answer = {"raised": self._raised(e)}
-        after = [None if b is None else self.encode(a) for a, b in zip(args, before, strict=True)]
+        after = [None if b is None else self.encode(a) for a, b in zip(given, before, strict=True)]
         changed = [None if b is None or json.dumps(a) == b else a for a, b in zip(after, before, strict=True)]
         return {**answer, "changed": changed} if any(c is not None for c in changed) else answer
 
@@ -235,8 +252,7 @@ class Peer:
     def do_operation(self, target: Any, name: str, args: Any) -> Any:
         if name not in _OPERATIONS:
             raise AttributeError(name)
-        run = _BUILT_IN.get(name)
-        return {"value": self.encode(run(target) if run else getattr(target, f"__{name}__")(*args))}
+        return {"value": self.encode(_operated(target, name, args))}
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -336,6 +352,17 @@ def _plain(mark: str, held: Any, data: Any) -> Any:
     if mark == "x":
         return Ellipsis if held[0] == "Ellipsis" else _BY_TEXT[held[0]][2](held[1])
     raise ValueError(f"not a value: {mark!r}")
+
+
+def _operated(target: Any, name: str, args: Any) -> Any:
+    """As Python does where a method is missing or declines; but a stranger would then ask back, and so for ever."""
+    run = _BUILT_IN.get(name)
+    if run is not None and not any(isinstance(arg, Remote) for arg in args):
+        return run(target, *args)
+    found = getattr(target, f"__{name}__")(*args)
+    if found is NotImplemented:
+        raise TypeError(f"unsupported operand types for {name}")
+    return found
 
 
 def _mutable(value: Any) -> bool:

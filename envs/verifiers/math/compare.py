@@ -100,7 +100,9 @@ def equal(gold: Any, answer: Any) -> bool:
 def _form(value: Any) -> str:
     """The value as written, but for the order of sums, products and sets: a quick proof that two are the same."""
     if not value.args:
-        return f"{type(value).__name__}:{value}"
+        # in base 16, for Python refuses to write a number of more than 4300 digits in base 10
+        written = f"{value.p:x}/{value.q:x}" if isinstance(value, sympy.Rational) else str(value)
+        return f"{type(value).__name__}:{written}"
     parts = [_form(part) for part in value.args]
     if isinstance(value, (sympy.Add, sympy.Mul, sympy.FiniteSet)):
         parts.sort()
@@ -139,11 +141,18 @@ def _refuted(gold: Any, answer: Any) -> bool:
 
 
 def _far_apart(gold: Any, answer: Any) -> bool:
-    a, b = complex(gold.evalf(20)), complex(answer.evalf(20))
+    a, b = _value(gold), _value(answer)
     if abs(a - b) <= RELATIVE * max(abs(a), abs(b)):
         return False
     # 9% is 9, and 0.09
     return min(abs(a - 100 * b), abs(a * 100 - b)) > RELATIVE * 100 * max(abs(a), abs(b))
+
+
+def _value(number: Any) -> complex:
+    """About its value: 0 where no digit could be told, as of 1 - 1 or sin(pi), whose noise is no number."""
+    parts = number.evalf(20).as_real_imag()
+    real, imaginary = (0 if part.is_Float and part._prec == 1 else part for part in parts)
+    return complex(float(real), float(imaginary))
 
 
 def _same_zeros(gold: Any, answer: Any) -> bool:

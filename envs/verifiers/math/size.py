@@ -25,6 +25,7 @@ MAX_NODES = 4_000
 MAX_TERMS = 500
 """Of an expansion: (a + b + c)^n has so many."""
 
+_GROWING = (Rational, Pow, factorial, sympy.factorial2, sympy.binomial, sympy.exp)
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS}}}")
 _WORD = re.compile(r"\\[a-zA-Z]+|[\d.]+|[^\s{}]")
 
@@ -64,7 +65,8 @@ def check_size(value: Any) -> None:
 
 
 def _check_node(node: Any) -> None:
-    if isinstance(node, (Pow, factorial, sympy.factorial2, sympy.binomial, sympy.exp)) and not node.free_symbols:
+    # a Rational too: the parser computes binomials itself
+    if isinstance(node, _GROWING) and not node.free_symbols:
         if _bits(node) > MAX_BITS:
             raise TooLarge("a number with too many digits")
     elif isinstance(node, (Pow, sympy.Mul)) and _terms(node) > MAX_TERMS:

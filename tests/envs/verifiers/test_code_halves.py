@@ -1,0 +1,362 @@
+"""The two halves of a function test in the tests' own process: values, calls, errors, and what may not be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import datetime
+import importlib
+import io
+import json
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentgym.envs.verifiers.code import function
+from agentgym.envs.verifiers.code.function import grade_functions
+from agentgym.envs.verifiers.code.report import CodeReport
+from agentgym.execution import ExecResult, ExecStatus
+from agentgym.sandboxes.fake import FakeSandbox
+from agentgym.types import Outcome
+
+FOLDER = Path(function.__file__).parent
+MODULES = ("peer", "grading", "solution")
+
+
+@pytest.fixture(scope="module")
+def peer() -> Iterator[Any]:
+    """The module `peer`, imported by the name that it has in a sandbox, where `grading` finds it."""
+    sys.path.insert(0, str(FOLDER))
+    stack = threading.stack_size()
+    try:
+        yield importlib.import_module("peer")
+    finally:
+        sys.path.remove(str(FOLDER))
+        threading.stack_size(stack)
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _same_modules(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function, "_loading", lambda *names: f"import {names[-1]} as m\n")
+
+
+class Here(FakeSandbox):
+    """A half that runs in this process: the code that a sandbox would run, and what it writes to its stdout."""
+
+    def __init__(self) -> None:
+        super().__init__({"*": self._run})
+        self._said = io.StringIO()
+        self._names: dict[str, Any] = {"open": lambda path: io.StringIO(self.files[path].decode())}
+
+    def _run(self, code: str) -> ExecResult:
+        before = self._said.tell()
+        with contextlib.redirect_stdout(self._said):
+            try:
+                exec(code, self._names)
+            except Exception as e:
+                return ExecResult(ExecStatus.error, error=f"{type(e).__name__}: {e}")
+        return ExecResult(ExecStatus.ok, stdout=self._said.getvalue()[before:])
+
+
+def grade(program: str, *tests: str, entry_point: str = "") -> CodeReport:
+    halves = {"agent": Here(), "grader": Here()}
+    return asyncio.run(grade_functions(program, tests, entry_point, timeout=30.0, **halves))
+
+
+@pytest.fixture
+def pair(peer: Any) -> tuple[Any, Any]:
+    return tuple(make_peer(peer) for _ in range(2))  # type: ignore[return-value]
+
+
+def make_peer(peer: Any) -> Any:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return peer.Peer("#")
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+DATES = st.dates() | st.datetimes(timezones=st.none() | st.just(datetime.UTC)) | st.times()
+NUMBERS = st.integers() | st.integers(-(1 << 90), 1 << 90) | st.floats(allow_nan=False) | st.decimals(allow_nan=False)
+HASHED = st.recursive(
+    st.one_of(
+        *(st.none(), st.booleans(), st.just(...), NUMBERS, st.fractions(), DATES),
+        *(st.text(), st.text('a\ud800\0"'), st.binary(), st.complex_numbers(allow_nan=False)),
+        st.builds(range, st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 3)),
+    ),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
+    max_leaves=5,
+)
+VALUES = st.recursive(
+    HASHED,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.lists(inner, max_size=3).map(collections.deque),
+        st.dictionaries(HASHED, inner, max_size=3),
+        st.sets(HASHED, max_size=3),
+        st.binary(max_size=9).map(bytearray),
+    ),
+    max_leaves=6,
+)
+
+
+def kinds(value: Any) -> Any:
+    """The types in a value, however deep."""
+    if isinstance(value, dict):
+        return [(kinds(key), kinds(held)) for key, held in value.items()]
+    if isinstance(value, (list, tuple, collections.deque)):
+        return [type(value), *map(kinds, value)]
+    return (
+        [type(value), *sorted(str(kinds(item)) for item in value)]
+        if isinstance(value, (set, frozenset))
+        else type(value)
+    )
+
+
+@given(VALUES)
+def test_plain_values_arrive_as_they_were(peer: Any, value: Any) -> None:
+    sent = json.loads(json.dumps(make_peer(peer).encode(value)))
+    arrived = make_peer(peer).decode(sent)
+    assert arrived == value
+    assert kinds(arrived) == kinds(value)
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.0, Decimal("NaN"), Decimal("-0.00"), complex(math.nan, -math.inf)])
+def test_values_that_equality_does_not_tell(value: Any, pair: tuple[Any, Any]) -> None:
+    arrived = pair[1].decode(json.loads(json.dumps(pair[0].encode(value))))
+    assert (type(arrived), repr(arrived)) == (type(value), repr(value))
+
+
+def test_what_only_looks_plain_is_made_plain(pair: tuple[Any, Any]) -> None:
+    class Liar(int):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = int.__hash__
+
+        def __int__(self) -> int:
+            return 5
+
+    class Shout(str):
+        def __str__(self) -> str:
+            return "loud"
+
+    class Hidden(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            return iter((9, 9))
+
+    arrived = pair[1].decode(pair[0].encode([Liar(7), Shout("low"), Hidden([1, 2]), collections.Counter("aab")]))
+    assert arrived == [7, "low", [1, 2], {"a": 2, "b": 1}]
+    assert [type(item) for item in arrived] == [int, str, list, dict]
+
+
+def test_an_object_is_known_by_a_number_and_comes_back_as_itself(peer: Any, pair: tuple[Any, Any]) -> None:
+    mine = object()
+    stands = pair[1].decode(pair[0].encode({"it": [mine]}))["it"][0]
+    assert type(stands) is peer.Remote
+    assert pair[0].decode(pair[1].encode(stands)) is mine
+    assert pair[0].encode(mine) == pair[0].encode(mine)
+    assert pair[0].encode(mine) != pair[0].encode(object())
+
+
+FORGED = [
+    *[{}, {"r": 99}, {"y": 1}, {"x": ["os", "system"]}, {"x": ["Decimal", "no"]}, {"l": "x", "n": "y"}],
+    *[{"i": "0xz"}, {"b": "zz"}, {"c": ["1"]}, {"range": "ab"}, {"d": [[[1], 2]]}, {"s": [[1]]}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_what_is_no_value(forged: Any, pair: tuple[Any, Any]) -> None:
+    """It becomes an error of the half that reads it, and no more."""
+    assert pair[0]._outcome({"do": "repr", "args": [forged]})["raised"][0] != ""
+
+
+# -- calls ------------------------------------------------------------------------------------------------------------
+
+NUMBER = """
+class V:
+    def __init__(self, x): self.x = x
+    def __eq__(self, o): return isinstance(o, V) and o.x == self.x
+    def __add__(self, o): return V(self.x + o.x) if isinstance(o, V) else NotImplemented
+    def __radd__(self, o): return self if o == 0 else NotImplemented
+    def __mul__(self, k): return V(self.x * k)
+    __rmul__ = __mul__
+    def __mod__(self, k): return V(self.x % k)
+    def __floordiv__(self, k): return V(self.x // k)
+    def __pow__(self, k): return V(self.x ** k)
+    def __matmul__(self, o): return self.x * o.x
+    def __and__(self, o): return V(self.x & o.x)
+    def __neg__(self): return V(-self.x)
+    def __abs__(self): return V(abs(self.x))
+    def __invert__(self): return V(~self.x)
+    def __rsub__(self, o): return V(o - self.x)
+    def __int__(self): return self.x
+    def __float__(self): return self.x / 1
+    def __str__(self): return f'<{self.x}>'
+"""
+NUMBER_TESTS = """
+assert V(1) + V(2) == V(3) and sum([V(1), V(2)]) == V(3)
+assert V(2) * 3 == V(6) == 3 * V(2)
+assert V(7) % 4 == V(3) and V(7) // 2 == V(3) and V(2) ** 3 == V(8)
+assert V(2) @ V(3) == 6 and V(6) & V(3) == V(2)
+assert abs(-V(2)) == V(2) and ~V(0) == V(-1) and 5 - V(2) == V(3)
+assert int(V(3)) == 3 and float(V(3)) == 3.0 and str(V(3)) == '<3>'
+for add in (lambda: V(1) + 'x', lambda: V(1) - V(1), lambda: [] + V(1)):
+    try: add()
+    except TypeError: pass
+    else: raise AssertionError('added')
+"""
+RIGHT = {
+    "by position and by name": ("def f(a, *, b=2): return a + b", "assert f(1) == 3\nassert f(1, b=5) == 6"),
+    "changed in place": (
+        "def f(a, b, c, d):\n    a.sort(); b.update(x=1); c.add(4); d.appendleft(0)",
+        "from collections import deque\na, b, c, d = [2, 1], {}, {3}, deque([1])\nf(a, b, c, d)\n"
+        "assert (a, b, c, d) == ([1, 2], {'x': 1}, {3, 4}, deque([0, 1]))",
+    ),
+    "changed by name": ("def f(*, items): items.append(3)", "a = [1]\nf(items=a)\nassert a == [1, 3]"),
+    "changed before it fails": (
+        "def f(b):\n    b[:1] = b'xy'\n    raise ValueError(len(b))",
+        "a = bytearray(b'abc')\ntry: f(a)\nexcept ValueError as e: assert str(e) == '4'\nassert a == b'xybc'",
+    ),
+    "callbacks that call back": (
+        "def f(g, n): return n if n == 0 else g(lambda m: f(g, m), n)",
+        "assert f(lambda again, n: 1 + again(n - 1), 5) == 5",
+    ),
+    "a class": (
+        "class P:\n    made = 0\n    def __init__(self, a):\n        self.a = a\n        P.made += 1\n"
+        "    def __eq__(self, other): return self.a == other.a\n    def __hash__(self): return hash(self.a)\n"
+        "    def __repr__(self): return f'P({self.a})'\n    def __lt__(self, other): return self.a < other.a\n"
+        "    def __enter__(self): return self\n    def __exit__(self, *error): self.a = 'left'\n",
+        "p, q = P(3), P(4)\nassert p == P(3) and p != q and p != 3\nassert P.made == 3\nassert len({p, P(3), q}) == 2\n"
+        "assert repr(p) == 'P(3)' and sorted([q, p]) == [p, q]\np.a = [5]\nassert p.a == [5]\n"
+        "with q as r: assert r == q\nassert q.a == 'left'",
+    ),
+    "a container": (
+        "class Box:\n    def __init__(self): self.items = {}\n    def __len__(self): return len(self.items)\n"
+        "    def __getitem__(self, k): return self.items[k]\n    def __setitem__(self, k, v): self.items[k] = v\n"
+        "    def __delitem__(self, k): del self.items[k]\n    def __contains__(self, k): return k in self.items\n"
+        "    def __iter__(self): return iter(self.items)\n    def __reversed__(self): return reversed(self.items)\n",
+        "b = Box()\nassert not b and len(b) == 0\nb['x'] = 1; b['y'] = 2\n"
+        "assert b['x'] == 1 and 'y' in b and 'z' not in b\n"
+        "assert list(b) == ['x', 'y'] and list(reversed(b)) == ['y', 'x']\ndel b['x']\nassert list(b) == ['y'] and b",
+    ),
+    "what an iterator makes possible": (
+        "class Range:\n    def __init__(self, n): self.n = n\n"
+        "    def __iter__(self): return iter(range(self.n))\n",
+        "assert 3 in Range(5) and 5 not in Range(5)",
+    ),
+    "numbers": (NUMBER, NUMBER_TESTS),
+    "a tests' own number": (
+        "class A:\n    def __add__(self, o): return NotImplemented\n    __lt__ = __add__\ndef f(a, t): return a + t",
+        "class T:\n    def __radd__(self, o): return 7\nassert f(A(), T()) == 7\nfor bad in (T, A):\n"
+        "    try: A() < bad()\n    except TypeError: pass\n    else: raise AssertionError('ordered')",
+    ),
+    "errors": (
+        "class Own(LookupError): pass\nclass Odd(Exception):\n    def __init__(self, a, b): super().__init__(a)\n"
+        "def f(n):\n    if n == 0: raise Own('mine')\n    if n == 1: raise Odd('a', 'b')\n"
+        "    if n == 2: raise SystemExit(3)\n"
+        "    if n == 3: raise KeyError('k')\n    b'\\xff'.decode()",
+        "def told(n):\n    try: f(n)\n    except Exception as e: return e\n"
+        "assert type(told(0)) is Own and isinstance(told(0), LookupError) and str(told(0)) == 'mine'\n"
+        "assert type(told(1)) is Odd and str(told(1)) == 'a'\nassert str(told(2)) == 'SystemExit: 3'\n"
+        "assert told(3).args == ('k',)\nassert 'UnicodeDecodeError' in str(told(4))",
+    ),
+    "the standard library's names": (
+        "import os.path\nfrom typing import List\nfrom collections import OrderedDict as O\nimport math as m\n"
+        "def f(x): return x",
+        "assert m.pi > 3 and O and os.path.join('a', 'b') == 'a/b'\nList[int]",
+    ),
+    "a tests' own object": (
+        "def f(node):\n    node.seen = True\n    return node.left.value + len(node.items) + node.items[0]",
+        "class N: pass\nn = N()\nn.left, n.items, n.left.value = N(), [7], 1\n"
+        "N.left = n.left\nassert f(n) == 9 and n.seen",
+    ),
+    "a value too long for code": (
+        "def f(x): return x + x",
+        f"assert len(f('a' * {function.LONG})) == {2 * function.LONG}",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right(name: str) -> None:
+    assert grade(*RIGHT[name]) == CodeReport(Outcome.correct, 1, 1, ("",))
+
+
+WRONG = {
+    "not so": ("def f(x): return x", "y = 1\nassert f(1) == 2", "incorrect", "AssertionError at: assert f(1) == 2"),
+    "with a text": ("def f(x): return x", "assert f(1) == 2, 'no'", "incorrect", "AssertionError: no at: assert"),
+    "no such name": ("def g(x): return x", "f(1)", "error", "NameError: name 'f' is not defined at: f(1)"),
+    "no test": ("def g(x): return x", "assert (", "error", "SyntaxError"),
+    "does not load": ("def f(x", "assert True", "error", "the program does not load: SyntaxError"),
+    "ends as it loads": ("raise SystemExit(0)", "assert True", "error", "does not load: RuntimeError: SystemExit: 0"),
+    "goes round": ("def f():\n    x = []\n    x.append(x)\n    return x", "f()", "error", "RecursionError"),
+    "an error without a text": (
+        "class E(Exception):\n    def __str__(self): raise ValueError\ndef f(): raise E",
+        "f()",
+        "error",
+        "E at: f()",
+    ),
+    "not the standard library's": ("import numpy\ndef f(): return 1", "numpy.zeros(1)", "error", "'NoneType'"),
+    "looks into the tests": ("def f(g): return g.__globals__", "f(lambda: 1)", "error", "AttributeError"),
+    "looks into what is hidden": (
+        "def f(n): return n._hidden",
+        "class N: pass\nn = N()\nn._hidden = 3\nf(n)",
+        "error",
+        "'N' object has no attribute '_hidden'",
+    ),
+    "looks into another's object": (
+        "def f(o): return o.pattern",
+        "import re\nf(re.compile('x'))",
+        "error",
+        "'Pattern'",
+    ),
+    "asks for an operation that is none": (
+        "def f(o): return o._peer.ask('operation', o, 'class', ())",
+        "f(object())",
+        "error",
+        "AttributeError: class",
+    ),
+    "sends its own question": (
+        "def f(o): return o._peer.ask('load', o, 'x = 1')",
+        "f(object())",
+        "error",
+        "cannot be asked",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong(name: str) -> None:
+    program, test, outcome, told = WRONG[name]
+    report = grade(program, test)
+    assert (report.outcome, report.passed) == (Outcome(outcome), 0)
+    assert told in report.detail
+
+
+def test_the_candidate_of_a_check() -> None:
+    check = "def check(candidate):\n    assert candidate(2) == 4"
+    program = "def f(x): return x * 2\ndef g(x): return 0"
+    assert grade(program, check, entry_point="f").outcome is Outcome.correct
+    assert grade(program, check).outcome is Outcome.incorrect
+    assert grade("x = 3", check).detail.startswith("NameError: the program defines no function")
+    assert grade(program, check, entry_point="h").detail.startswith("KeyError: 'h'")
+    own = program + "\ndef check(candidate): return True"
+    assert grade(own, "assert f(1) == 2").outcome is Outcome.correct  # a name of the program's is not the test's
+
+
+def test_pieces_know_nothing_of_each_other() -> None:
+    report = grade("def f(x): return x", "y = f(1)\nassert y == 1", "assert y == 1", "assert f(2) == 2")
+    assert (report.outcome, report.passed, report.total) == (Outcome.error, 2, 3)
+    assert "name 'y' is not defined" in report.detail
