@@ -31,10 +31,36 @@ async def agent(session, base_url, api_key):
                 return message["content"]
             messages += await session.step(message)
 
-async def crashes(task):
+KEYS = ["the first comes in"]
+
+async def crashes(session, base_url, api_key):
+    if KEYS.pop() if KEYS else "":
+        return await agent(session, base_url, api_key)
     raise RuntimeError("no key in the drawer")
 
 NOT_CALLABLE = 3
+"""
+BROKEN = """
+import httpx
+
+async def misspelt(task):
+    return taks.prompt
+
+def silent(task):
+    return task.answer
+
+async def elsewhere(base_url, api_key):
+    headers = {"authorization": f"Bearer {api_key}"}
+    async with httpx.AsyncClient(base_url=base_url, headers=headers, verify=False, trust_env=False) as http:
+        answer = await http.post("chat/completion", json={"messages": []})
+        return answer.json()["choices"][0]["message"]["content"]
+
+async def unable(client, messages):
+    asked = {"model": "policy", "messages": messages, "response_format": {"type": "json_object"}}
+    return (await client.chat.completions.create(**asked)).choices[0].message.content
+
+def forgotten(task):
+    return misspelt(task)
 """
 SMALL: dict[str, Any] = {
     "run": {"live": "off"},
@@ -77,8 +103,34 @@ def test_a_program_is_trained_and_evaluated(tmp_path: Path, mine: str, processes
 
 
 def test_a_program_that_always_crashes_stops_the_run_and_is_named(tmp_path: Path, mine: str) -> None:
-    with pytest.raises(Exception, match=r"program_error: RuntimeError: no key in the drawer \(mine.py, line 17\)"):
+    with pytest.raises(Exception, match=r"program_error: RuntimeError: no key in the drawer \(mine.py, line 21\)"):
         ag.train(SMALL, rollout__agent=f"{mine}:crashes", run__dir=str(tmp_path / "run"), run__processes=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("misspelt", r"NameError: name 'taks' is not defined.* \(broken.py, line 5\)"),
+        ("silent", "it never called the model"),
+        ("elsewhere", r"KeyError: 'choices' \(broken.py, line 14\)"),
+        ("unable", r"response_format.* \(broken.py, line 18\)"),
+        ("forgotten", "it returned a coroutine that nobody awaits"),
+    ],
+)
+def test_a_program_that_is_broken_from_its_first_line_is_told_before_anything_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    def costly(*given: Any, **more: Any) -> None:
+        raise AssertionError("the warm start has begun")
+
+    monkeypatch.setattr(session, "gather", costly)
+    monkeypatch.setattr(session, "starting_model", costly)
+    if name == "unable":
+        pytest.importorskip("openai")
+    (tmp_path / "broken.py").write_text(BROKEN)
+    with pytest.raises(ConfigError, match=rf"rollout.agent = '{tmp_path}/broken.py:{name}'.*{words}"):
+        ag.train(SMALL, rollout__agent=f"{tmp_path}/broken.py:{name}", run__dir=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists(), "the mended command may use the same folder"
 
 
 @pytest.mark.parametrize(
