@@ -55,8 +55,14 @@ def _check_servers(config: Config) -> None:
 
 def check_program(config: Config, make_env: Callable[[str], Any], sources: Sequence[TaskSource]) -> None:
     """Raises `ConfigError` for a program (`rollout.agent`) that fails before it has asked the model anything, in each
-    of a few episodes. On a cluster it is the driver that tries it, which may lack modules that the workers have."""
-    if not config.rollout.agent or not (config.trainer.steps or config.eval.tasks):
+    of a few episodes. On a cluster it is the driver that tries it, which may lack modules that the workers have.
+
+    Not where the run plays in this very process: what its module keeps, such as a client that belongs to an event loop,
+    would be the trial's.
+    """
+    on_cluster = config.cluster.kind == "ray"
+    played_here = config.run.processes == 1 and not on_cluster
+    if not config.rollout.agent or played_here or not (config.trainer.steps or config.eval.tasks):
         return
     program = load_program(config.rollout.agent)
     renderer = _renderer(config)
@@ -68,7 +74,7 @@ def check_program(config: Config, make_env: Callable[[str], Any], sources: Seque
         source = sources[which]
         requests.append(GroupRequest(f"rehearsal:{i}", source.env_id, turn % len(source.task_ids), 1, config.run.seed))
     failure = asyncio.run(rehearse(program, renderer, make_parser(renderer), make_env, requests, limits))
-    elsewhere = config.cluster.kind == "ray" and failure.startswith(("ModuleNotFoundError", "ImportError"))
+    elsewhere = on_cluster and failure.startswith(("ModuleNotFoundError", "ImportError"))
     if failure and not elsewhere:
         raise ConfigError(
             f"rollout.agent = {config.rollout.agent!r} failed {len(requests)} trial episodes of {len(requests)} before "

@@ -111,6 +111,12 @@ def test_the_driver_of_a_cluster_may_lack_what_its_workers_have(tmp_path: Path) 
         checked(tmp_path / "b.py", "wrong", "cluster.kind=ray")
 
 
+def test_what_a_module_keeps_is_not_the_trials_where_the_run_plays_in_this_process(tmp_path: Path) -> None:
+    checked(tmp_path / "a.py", "wrong", "run.processes=1")
+    with pytest.raises(ConfigError, match="AttributeError"):
+        checked(tmp_path / "a.py", "wrong", "run.processes=1", "cluster.kind=ray")
+
+
 def test_nothing_is_tried_where_nothing_is_played(tmp_path: Path) -> None:
     checked(tmp_path / "a.py", "wrong", "trainer.steps=0", "eval.tasks=0")
     with pytest.raises(ConfigError, match="failed 3 trial episodes of 3"):
