@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 import agentgym as ag
 from agentgym.config import load_config
 from agentgym.errors import ConfigError
-from agentgym.rollout.record import read_trajectories
 from agentgym.rollout.worker import WorkerSpec, build_agent
-from agentgym.trainers import origin, session
+from agentgym.trainers import session
 from agentgym.types import Outcome
+from tests.trainers.tiny_runs import quick_runs, stored
 
 PROGRAM = """
 import httpx
@@ -31,11 +32,7 @@ async def agent(session, base_url, api_key):
                 return message["content"]
             messages += await session.step(message)
 
-KEYS = ["the first comes in"]
-
-async def crashes(session, base_url, api_key):
-    if KEYS.pop() if KEYS else "":
-        return await agent(session, base_url, api_key)
+async def crashes(task):
     raise RuntimeError("no key in the drawer")
 
 NOT_CALLABLE = 3
@@ -72,10 +69,10 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin, "SEEN_TASKS", 32)
-    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with quick_runs():
+        yield
 
 
 @pytest.fixture
@@ -93,8 +90,7 @@ def test_a_program_is_trained_and_evaluated(tmp_path: Path, mine: str, processes
     assert summary["trajectories"] >= 24
     # what the learner computes for the recorded tokens is what the engine sampled them with
     assert summary["logprob_gap_max"] < 1e-4
-    stored = [t for file in sorted((run / "trajectories").glob("*.jsonl")) for t in read_trajectories(file)]
-    trained = [t for t in stored if t.outcome is not Outcome.unscored]
+    trained = [t for t in stored(run) if t.outcome is not Outcome.unscored]
     assert trained
     assert {version for t in trained for turn in t.turns for version in turn.completion.versions.tolist()} - {0}
     assert all(t.metrics["branches"] == 0 for t in trained)
@@ -103,7 +99,7 @@ def test_a_program_is_trained_and_evaluated(tmp_path: Path, mine: str, processes
 
 
 def test_a_program_that_always_crashes_stops_the_run_and_is_named(tmp_path: Path, mine: str) -> None:
-    with pytest.raises(Exception, match=r"program_error: RuntimeError: no key in the drawer \(mine.py, line 21\)"):
+    with pytest.raises(Exception, match=r"program_error: RuntimeError: no key in the drawer \(mine.py, line 17\)"):
         ag.train(SMALL, rollout__agent=f"{mine}:crashes", run__dir=str(tmp_path / "run"), run__processes=1)
 
 
