@@ -11,7 +11,8 @@
     │   └── ToolError        a tool that cannot be registered as written
     └── EpisodeFault         an episode that could not be played or scored; recorded, never reward 0
         ├── EnvFault  ToolFault  SandboxFault  VerifierFault  EngineFault  TimeoutFault  ProgramFault
-        │                                                     └── EngineGone   another replica may answer
+        │                                                     ├── EngineGone       another replica may answer
+        │                                                     └── WeightMismatch   it answers, with other weights
 
 A model's own mistake (malformed call, wrong arguments, unknown tool) is none of these: it is an observation.
 """
@@ -98,6 +99,10 @@ class EngineFault(EpisodeFault):
 
 class EngineGone(EngineFault):
     """The engine itself is away (no connection, no answer): another replica may do what this one could not."""
+
+
+class WeightMismatch(EngineFault):
+    """An engine runs other weights than those it was sent."""
 
 
 class TimeoutFault(EpisodeFault):

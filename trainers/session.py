@@ -55,7 +55,7 @@ from agentgym.trainers.rollouts import Rollouts, make_rollouts
 from agentgym.trainers.shaping import shaped, within_limits
 from agentgym.trainers.skips import SkipGuard
 from agentgym.trainers.stall import StallWatch
-from agentgym.trainers.surroundings import check_surroundings
+from agentgym.trainers.surroundings import check_program, check_surroundings
 from agentgym.trainers.tally import Clock, Tally
 from agentgym.trainers.turns import Apart
 from agentgym.trainers.warm_start import gather, rl_options, sft_options, warm_start
@@ -117,6 +117,7 @@ class Session:
             model = self._restore(self._checkpoint)
         else:
             self.folder.rewind(0)  # of a run that was stopped before its first checkpoint, all is done again
+            check_program(config, self._make_env, self._played.sources)
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
             model, self.tokenizer, self._model_path = asyncio.run(origin)

@@ -18,8 +18,7 @@ from typing import Literal
 import numpy as np
 
 from agentgym.engines.load import Load, load_of
-from agentgym.engines.sglang.proof import WeightMismatch
-from agentgym.errors import EngineFault, EngineGone
+from agentgym.errors import EngineFault, EngineGone, WeightMismatch
 from agentgym.protocols import Engine
 from agentgym.types import Completion, SamplingParams
 from agentgym.weights import WeightUpdate

@@ -18,7 +18,7 @@ from agentgym.config import Config
 from agentgym.errors import RunError
 from agentgym.report.plain import PlainReporter
 from agentgym.rollout.worker import WorkerSpec
-from agentgym.trainers import origin, placement, session
+from agentgym.trainers import placement
 from agentgym.trainers.check_run import check_run
 from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.cluster.rollouts import RayRollouts
@@ -26,6 +26,7 @@ from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.trainers.weights.handed import HandedSync
 from agentgym.types import GroupRequest
 from tests.cluster.playing import ENVS
+from tests.trainers.tiny_runs import quick_runs
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -52,9 +53,7 @@ def settings(tmp_path: Path, cluster: Any, fake_python: str) -> dict[str, Any]:
 
 
 def test_a_run_in_turns(settings: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(origin, "SEEN_TASKS", 32)
-        patch.setattr(session, "draw_curve", lambda folder: None)
+    with quick_runs(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(placement, "_why_not_here", lambda learner: "")  # that it has no GPU
         summary = ag.train(settings, reporter=PlainReporter())
     assert summary["steps"] == 3

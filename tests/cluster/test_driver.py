@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from agentgym.config import Config
 from agentgym.errors import RunError
 from agentgym.trainers.cluster import rollouts as driving
+from agentgym.trainers.cluster.counters import Counters
 from agentgym.trainers.cluster.fleet import Fleet
 from agentgym.trainers.cluster.fleet import _Member as Replica
 from agentgym.trainers.cluster.rollouts import RayRollouts, _Member
@@ -113,7 +114,7 @@ def test_a_worker_whose_start_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     rollouts._ray, rollouts._note = Slow(), notes.append
     rollouts._watch = StallWatch(0.05, told.append)
     rollouts._members, rollouts._fleet = [_Member(Actor(), starting=object())], None
-    rollouts._weights, rollouts._past = (0, None), Counter()
+    rollouts._weights, rollouts._counters = (0, None), Counters(rollouts._ray)
     rollouts.ready()
     assert "s for the rollout worker to load its model; nothing is heard of it" in told[0]
     assert notes == ["rollout worker 0 is on here, process 7, version 0"]

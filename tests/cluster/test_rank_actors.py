@@ -22,7 +22,6 @@ from agentgym.config import Config
 from agentgym.errors import ConfigError, RunError
 from agentgym.loading import load_object
 from agentgym.report.plain import PlainReporter
-from agentgym.trainers import origin, session
 from agentgym.trainers.check_run import check_run
 from agentgym.trainers.checkpoint import list_checkpoints
 from agentgym.trainers.cluster.ranks import RayRanks
@@ -31,6 +30,7 @@ from agentgym.trainers.losses.grpo import grpo_loss
 from agentgym.trainers.ranks.followers import RankError, RankLost
 from agentgym.trainers.ranks.learner import RankedLearner, make_ranked
 from tests.trainers.rows import rows, tiny
+from tests.trainers.tiny_runs import quick_runs
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -300,9 +300,7 @@ def test_a_run_whose_rank_is_killed_is_gone_on_with(cluster: Any, tmp_path: Path
         "eval": {"tasks": 0},
     }
     killer = Killer(after=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(origin, "SEEN_TASKS", 32)
-        patch.setattr(session, "draw_curve", lambda folder: None)
+    with quick_runs():
         with pytest.raises(RunError, match=rf"rank 1 of the learner, on .*--resume {run}"):
             ag.train(settings, env__id=f"{tmp_path}/envs.py:say", reporter=killer)
         assert killer.process

@@ -18,7 +18,6 @@ from agentgym.config import Config
 from agentgym.errors import ConfigError, ModelError
 from agentgym.report.plain import PlainReporter
 from agentgym.rollout.worker import WorkerSpec
-from agentgym.trainers import origin, session
 from agentgym.trainers.check_run import check_run
 from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.cluster.rollouts import RayRollouts
@@ -26,6 +25,7 @@ from agentgym.trainers.stall import StallWatch
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.types import Group, GroupRequest
 from agentgym.weights import WeightUpdate
+from tests.trainers.tiny_runs import quick_runs
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -162,9 +162,7 @@ def test_a_node_is_lost_and_another_joins(home: Path, cluster: Any) -> None:
 
 
 def test_a_whole_run(home: Path, cluster: Any, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(origin, "SEEN_TASKS", 32)
-        patch.setattr(session, "draw_curve", lambda folder: None)
+    with quick_runs():
         summary = ag.train(
             {
                 "cluster": {"kind": "ray", "address": cluster.address},

@@ -20,13 +20,14 @@ import agentgym as ag
 from agentgym.config import Config
 from agentgym.errors import ConfigError, RunError
 from agentgym.report.plain import PlainReporter
-from agentgym.trainers import origin, session
+from agentgym.trainers import session
 from agentgym.trainers.check_run import check_run
 from agentgym.trainers.checkpoint import save_model
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
 from agentgym.trainers.weights.distributed import DistributedSync
 from agentgym.trainers.weights.handed import HandedSync
 from tests.cluster.playing import ENVS, Play, lives, logprobs, versions, zeroed
+from tests.trainers.tiny_runs import quick_runs
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -299,8 +300,6 @@ class Killer(PlainReporter):
 def test_a_replica_is_killed_ten_times_and_the_run_ends_with_all_steps_done(
     config: Config, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(origin, "SEEN_TASKS", 32)
-    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
     killer, make = Killer(), session.make_rollouts
 
     def seen(*given: Any, **options: Any) -> Any:
@@ -309,20 +308,21 @@ def test_a_replica_is_killed_ten_times_and_the_run_ends_with_all_steps_done(
         return rollouts
 
     monkeypatch.setattr(session, "make_rollouts", seen)
-    summary = ag.train(
-        {
-            "cluster": config.cluster.model_dump(),
-            "engine": {**config.engine.model_dump(), "max_context": 0},
-            "run": {"live": "off"},
-            "model": {"layers": 1, "width": 32, "heads": 2},
-            "trainer": {"steps": 13},
-            "rollout": {"groups": 4, "group_size": 2, "max_tokens": 24},
-            "eval": {"tasks": 0},
-        },
-        env__id=config.env.id,
-        run__dir=str(home / "run"),
-        reporter=killer,
-    )
+    with quick_runs():
+        summary = ag.train(
+            {
+                "cluster": config.cluster.model_dump(),
+                "engine": {**config.engine.model_dump(), "max_context": 0},
+                "run": {"live": "off"},
+                "model": {"layers": 1, "width": 32, "heads": 2},
+                "trainer": {"steps": 13},
+                "rollout": {"groups": 4, "group_size": 2, "max_tokens": 24},
+                "eval": {"tasks": 0},
+            },
+            env__id=config.env.id,
+            run__dir=str(home / "run"),
+            reporter=killer,
+        )
     assert summary["steps"] == 13
     assert summary["unscored"] == 0
     assert summary["logprob_gap_max"] < 1e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,10 @@ import pytest
 
 import agentgym as ag
 from agentgym.report.plain import PlainReporter
-from agentgym.rollout.record import read_trajectories
-from agentgym.trainers import origin, session
 from agentgym.trainers.check_run import check_run
-from agentgym.types import Outcome
 from tests.rollout.program import test_training as programs
 from tests.trainers import test_faulty_run as faulty
+from tests.trainers.tiny_runs import quick_runs, stored
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agentgym-train[cluster]'")
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -37,10 +35,10 @@ def cluster(make_cluster: Callable[..., Any]) -> Any:
     return make_cluster(*[{"num_cpus": 1}] * 2)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin, "SEEN_TASKS", 32)
-    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with quick_runs():
+        yield
 
 
 class Notes(PlainReporter):
@@ -64,10 +62,6 @@ def train(cluster: Any, settings: dict[str, Any], folder: Path, workers: int = 2
     return ag.train(told, run__dir=str(folder), **more)
 
 
-def stored(run: Path) -> list[Any]:
-    return [t for file in sorted((run / "trajectories").glob("*.jsonl")) for t in read_trajectories(file)]
-
-
 def test_a_program_is_trained(cluster: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(programs.PROGRAM)
     run = tmp_path / "run"
@@ -82,19 +76,7 @@ def test_an_env_that_raises_and_tools_that_hang(cluster: Any, tmp_path: Path) ->
     (tmp_path / "code.py").write_text(faulty.CODE)
     run, code = tmp_path / "run", f"{tmp_path}/code.py"
     summary = train(cluster, faulty.SMALL, run, env__id=f"{code}:Faulty", rollout__agent=f"{code}:agent")
-    assert (summary["steps"], summary["trajectories"]) == (4, 4 * 4 * 4)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    faults = {name for row in rows for name in row if name.startswith("fault/")}
-    assert {"fault/env_error", "fault/tool_error"} <= faults <= {
-        "fault/env_error", "fault/tool_error", "fault/verifier_error"
-    }  # fmt: skip
-    played = stored(run)
-    assert len(played) == 64
-    for t in played:
-        assert (t.reward is None) == (t.outcome is Outcome.unscored) == (t.error is not None)
-        assert t.reward is None or t.reward >= 0.5, "the env pays nobody less"
-    assert sum(row["unscored"] for row in rows) == summary["unscored"] == sum(t.reward is None for t in played)
-    assert check_run(run).problems == []
+    faulty.check_faults(run, summary)
 
 
 def test_a_node_is_lost_and_another_joins(cluster: Any, tmp_path: Path) -> None:

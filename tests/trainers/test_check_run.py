@@ -17,13 +17,13 @@ import torch
 
 import agentgym as ag
 from agentgym.cli import main
-from agentgym.trainers import origin, session
 from agentgym.trainers.batch import build_rows
 from agentgym.trainers.check_ages import count_ages
 from agentgym.trainers.check_files import Damaged, check_checkpoint
 from agentgym.trainers.check_run import check_run
 from agentgym.trainers.step_metrics import row_metrics
 from agentgym.types import GIVEN, Completion, Group, Message, Outcome, StopReason, Trajectory, Turn
+from tests.trainers.tiny_runs import quick_runs
 
 ENVS = """
 import agentgym as ag
@@ -48,9 +48,7 @@ Damage = Callable[[Path], None]
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("checked")
     (home / "envs.py").write_text(ENVS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(origin, "SEEN_TASKS", 32)
-        patch.setattr(session, "draw_curve", lambda folder: None)
+    with quick_runs():
         ag.train(CONFIG, env__id=f"{home}/envs.py:coin", run__dir=str(home / "run"))
     return home / "run"
 

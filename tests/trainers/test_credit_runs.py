@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import agentgym as ag
 from agentgym.errors import ConfigError
 from agentgym.report.plain import PlainReporter
 from agentgym.rollout.record import read_trajectories
-from agentgym.trainers import origin, session
 from agentgym.trainers.check_run import check_run
+from tests.trainers.tiny_runs import quick_runs
 
 SMALL: dict[str, Any] = {
     "run": {"live": "off", "processes": 1},
@@ -25,10 +26,10 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin, "SEEN_TASKS", 32)
-    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with quick_runs():
+        yield
 
 
 class Quiet(PlainReporter):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentgym as ag
-from agentgym.rollout.record import read_trajectories
-from agentgym.trainers import origin, session
 from agentgym.trainers.check_run import check_run
 from agentgym.types import Outcome
 from tests.benchmarks.test_run_benchmarks import BENCHMARKS
+from tests.trainers.tiny_runs import quick_runs, rows, stored
 
 CODE = """
 import asyncio
@@ -71,31 +70,33 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_whose_env_raises_and_whose_tools_hang(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
-) -> None:
-    monkeypatch.setattr(origin, "SEEN_TASKS", 32)
-    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
-    (tmp_path / "code.py").write_text(CODE)
-    run, code = tmp_path / "run", f"{tmp_path}/code.py"
-    summary = ag.train(
-        SMALL, env__id=f"{code}:Faulty", rollout__agent=f"{code}:agent", run__dir=str(run), run__processes=processes
-    )
+def check_faults(run: Path, summary: Mapping[str, Any]) -> None:
+    """That a run of `SMALL` in the env of `CODE` has done all its steps, and scored what could be scored, no more."""
     assert (summary["steps"], summary["trajectories"]) == (4, 4 * 4 * 4)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    faults = {name for row in rows for name in row if name.startswith("fault/")}
+    told = rows(run, "metrics.jsonl")
+    faults = {name for row in told for name in row if name.startswith("fault/")}
     assert {"fault/env_error", "fault/tool_error"} <= faults <= {
         "fault/env_error", "fault/tool_error", "fault/verifier_error"
     }  # fmt: skip
-    played = [t for file in sorted((run / "trajectories").glob("*.jsonl")) for t in read_trajectories(file)]
+    played = stored(run)
     assert len(played) == 64
     for t in played:
         assert (t.reward is None) == (t.outcome is Outcome.unscored) == (t.error is not None)
         assert t.reward is None or t.reward >= 0.5, "the env pays nobody less"
-    assert sum(row["unscored"] for row in rows) == summary["unscored"] == sum(t.reward is None for t in played)
+    assert sum(row["unscored"] for row in told) == summary["unscored"] == sum(t.reward is None for t in played)
     assert check_run(run).problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_whose_env_raises_and_whose_tools_hang(tmp_path: Path, processes: int) -> None:
+    (tmp_path / "code.py").write_text(CODE)
+    run, code = tmp_path / "run", f"{tmp_path}/code.py"
+    with quick_runs():
+        summary = ag.train(
+            SMALL, env__id=f"{code}:Faulty", rollout__agent=f"{code}:agent", run__dir=str(run), run__processes=processes
+        )
+    check_faults(run, summary)
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import pytest
 import agentgym as ag
 from agentgym.report.plain import PlainReporter
 from agentgym.report.summary import headline
-from agentgym.trainers import origin, session
 from agentgym.trainers.gold import GoldWatch
 from agentgym.types import Group
+from tests.trainers.tiny_runs import quick_runs
 
 SMALL: dict[str, Any] = {
     "run": {"live": "off", "processes": 1},
@@ -38,9 +38,7 @@ class Listener(PlainReporter):
 
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(origin, "SEEN_TASKS", 32)
-        patch.setattr(session, "draw_curve", lambda folder: None)
+    with quick_runs():
         yield
 
 

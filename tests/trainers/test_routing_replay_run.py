@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from agentgym.engines import expert_cache
 from agentgym.engines.local import LocalEngine
 from agentgym.engines.sglang import commands, make
 from agentgym.errors import ConfigError
-from agentgym.trainers import session
 from agentgym.trainers.check_run import check_run
 from agentgym.trainers.tiny_model import build_tokenizer
 from tests.trainers.rows import SIZES, tiny
+from tests.trainers.tiny_runs import quick_runs
 
 FAKE = Path(__file__).parents[1] / "engines" / "sglang" / "fake_server.py"
 WORDS = """
@@ -49,12 +50,12 @@ pytestmark = pytest.mark.xdist_group("runs of mixtures")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
     """A folder with a mixture of experts, its tokenizer, and an environment."""
-    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
     (tmp_path / "words.py").write_text(WORDS)
     save(tmp_path, mixture)
-    return tmp_path
+    with quick_runs():
+        yield tmp_path
 
 
 def mixture(vocabulary: int) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from agentgym.engines.sglang import commands, make
 from agentgym.engines.sglang.supervisor import Supervisor
 from agentgym.errors import RunError
 from agentgym.rollout.record import read_trajectories
-from agentgym.trainers import origin, session
+from agentgym.trainers import session
 from agentgym.trainers.check_run import check_run
+from tests.trainers.tiny_runs import quick_runs
 
 FAKE = Path(__file__).parents[1] / "engines" / "sglang" / "fake_server.py"
 SMALL: dict[str, Any] = {
@@ -41,10 +43,10 @@ def words(task, answer, episode):
 pytestmark = pytest.mark.xdist_group("SGLang runs")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin, "SEEN_TASKS", 32)
-    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with quick_runs():
+        yield
 
 
 @pytest.fixture

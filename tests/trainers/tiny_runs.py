@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from agentgym.report.plain import PlainReporter
+from agentgym.rollout.record import read_trajectories
 from agentgym.trainers import origin, session
+from agentgym.types import Trajectory
 
 SMALL: dict[str, Any] = {
     "run": {"live": "off", "processes": 1},
@@ -54,6 +56,11 @@ class Stopper(PlainReporter):
 
 def rows(run: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def stored(run: Path) -> list[Trajectory]:
+    """What was played."""
+    return [t for file in sorted((run / "trajectories").glob("*.jsonl")) for t in read_trajectories(file)]
 
 
 def comparable(folder: Path) -> list[dict[str, Any]]:

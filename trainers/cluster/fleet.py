@@ -26,6 +26,7 @@ from agentgym.trainers.cluster.hosted import Links
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
 from agentgym.trainers.cluster.replica import ReplicaActor, Sign
 from agentgym.trainers.cluster.replica_needs import hire
+from agentgym.trainers.cluster.server_logs import ServerLogs
 from agentgym.trainers.stall import NOBODY, StallWatch
 from agentgym.weights import WeightUpdate
 
@@ -34,8 +35,6 @@ ATTEMPTS = 5
 """Starts of a replica, one after the other, that may fail before it is given up."""
 UPDATE_SECONDS = 1800.0
 CLOSE_SECONDS = 15.0
-LOG_SECONDS = 2.0
-"""That replicas have, when the run ends, to tell what their servers wrote last."""
 
 Note = Callable[[str], None]
 Steer = Callable[[Collection[int]], None]
@@ -58,7 +57,6 @@ class _Member:
     failures: int = 0
     """Starts that failed, one after the other."""
     reason: str = ""
-    log_at: int = 0
     deaths: Counter[str] = field(default_factory=Counter)
     """Of this actor's server, as it counts them."""
     met: bool = False
@@ -82,7 +80,7 @@ class Fleet:
     ):
         self._ray = load_ray()
         self._config, self._patience = spec.config, spec.config.cluster.patience
-        self._logs, self._note, self._stalls = logs, note, stalls
+        self._logs, self._note, self._stalls = ServerLogs(self._ray, logs), note, stalls
         self._lock = threading.RLock()
         self._latest: tuple[WeightUpdate | None, list[Any]] = (None, [])
         self._failure: Exception | None = None
@@ -183,12 +181,12 @@ class Fleet:
         """End every server; nothing is left behind."""
         self._closed.set()
         self._thread.join()
-        self._ask_for_the_last_of_the_logs()
+        self._logs.ask_for_the_last({member.index: member.actor for member in self._members})
         with contextlib.suppress(Exception):  # what does not end by itself is ended
             closing = [member.actor.close.remote() for member in self._members]
             self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
+        self._logs.take_the_last()
         for member in self._members:
-            self._collect_log(member)
             with contextlib.suppress(Exception):
                 self._ray.kill(member.actor, no_restart=True)
 
@@ -258,7 +256,8 @@ class Fleet:
         """It will be made again: its log and its counts begin anew."""
         with self._lock:
             self._lost += member.deaths
-            member.deaths, member.log_at = Counter(), 0
+            member.deaths = Counter()
+            self._logs.begin(member.index)
 
     def _look(self, member: _Member) -> None:
         if member.again_at and time.monotonic() > member.again_at:
@@ -267,7 +266,7 @@ class Fleet:
         if member.starting is not None:
             self._see_start(member)
         if member.asked is None:
-            member.asked = member.actor.sign.remote(member.log_at)
+            member.asked = member.actor.sign.remote(self._logs.at(member.index))
         elif _arrived(self._ray, member.asked):
             self._see_sign(member)
 
@@ -330,7 +329,7 @@ class Fleet:
                 self._forget_actor(member)
                 self._start(member)
             return
-        self._write_log(member, sign.log)
+        self._logs.write(member.index, sign.log)
         if member.starting is not None:
             return
         died = Counter(sign.deaths)
@@ -358,28 +357,6 @@ class Fleet:
             f"none of {len(self._members)} engine replicas has served for {silent:.0f} s, and none can be started: "
             f"{told}; when that is mended, go on with --resume"
         )
-
-    # ---- logs ----
-
-    def _ask_for_the_last_of_the_logs(self) -> None:
-        with contextlib.suppress(Exception):  # the cluster may be gone
-            for member in self._members:
-                member.asked = member.actor.sign.remote(member.log_at)
-            self._ray.wait(
-                [member.asked for member in self._members], num_returns=len(self._members), timeout=LOG_SECONDS
-            )
-
-    def _collect_log(self, member: _Member) -> None:
-        with contextlib.suppress(Exception):
-            if member.asked is not None and _arrived(self._ray, member.asked):
-                self._write_log(member, self._ray.get(member.asked).log)
-
-    def _write_log(self, member: _Member, written: bytes) -> None:
-        if written:
-            member.log_at += len(written)
-            self._logs.mkdir(parents=True, exist_ok=True)
-            with (self._logs / f"server-{member.index}.log").open("ab") as file:
-                file.write(written)
 
 
 WORDS = {"died": "died", "silent": "took requests and gave no answer"}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agentgym.engines.sglang.make import server_logs
 from agentgym.errors import RunError, UserError
 from agentgym.rollout.situation import Situation, joined
 from agentgym.rollout.worker import WorkerFailed, WorkerSpec
-from agentgym.trainers.accounting import GAUGES
 from agentgym.trainers.cluster.actor import RolloutActor
 from agentgym.trainers.cluster.baggage import pack
+from agentgym.trainers.cluster.counters import ANSWER_SECONDS, Counters
 from agentgym.trainers.cluster.fleet import Fleet
 from agentgym.trainers.cluster.ray_cluster import RayCluster, load_ray
 from agentgym.trainers.rollouts import CLOSING, LOOK_SECONDS, WAITED_FOR, RolloutError, Stats
@@ -28,8 +28,6 @@ ATTEMPTS = 5
 FETCH_SECONDS = 120.0
 """That an answer which is there may take on its way."""
 UNAVAILABLE_SECONDS = 0.2
-ANSWER_SECONDS = 5.0
-"""That workers have to say what they are at."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,10 +43,6 @@ class _Member:
     """While it was being built, one after the other."""
     heard: float = 0.0
     """When it last said anything (`monotonic`)."""
-    asked: Any = None
-    """For its counters, where it has not told them yet."""
-    counters: Stats = field(default_factory=dict)
-    """As it last told them."""
     where: str = ""
     """Its machine and process."""
 
@@ -72,8 +66,7 @@ class RayRollouts:
         self._weights: tuple[int, Any] = (spec.version, None)
         self._patience = spec.config.cluster.patience
         self._members: list[_Member] = []
-        self._past: Counter[str] = Counter()
-        """What workers had counted that are no more."""
+        self._counters = Counters(self._ray)
         self._fleet: Fleet | None = None
         try:
             if spec.config.engine.kind == "sglang":
@@ -196,28 +189,8 @@ class RayRollouts:
     def stats(self) -> Stats:
         """Sums over the workers, of which one that does not answer counts as it last did; `peak_mem` is the largest of
         one."""
-        self._ask_for_counters()
-        rows: list[Mapping[str, float]] = [self._past, *(member.counters for member in self._members)]
-        names = {name for row in rows for name in row}
-        total = {name: sum(row.get(name, 0.0) for row in rows) for name in names}
-        servers = self._fleet.stats() if self._fleet is not None else {}
-        return {"cpu_s": 0.0, **total, **servers, "peak_mem": max(row.get("peak_mem", 0.0) for row in rows)}
-
-    def _ask_for_counters(self) -> None:
-        """Who has not answered the last time is not waited for again."""
-        self._take_counters()
-        fresh = [member for member in self._members if member.ready and member.asked is None]
-        for member in fresh:
-            member.asked = member.actor.stats.remote()
-        if fresh:
-            self._ray.wait([member.asked for member in fresh], num_returns=len(fresh), timeout=ANSWER_SECONDS)
-            self._take_counters()
-
-    def _take_counters(self) -> None:
-        for member in self._members:
-            if member.asked is not None and self._ray.wait([member.asked], timeout=0)[0]:
-                asked, member.asked = member.asked, None
-                member.counters = self._call(member, asked) or member.counters
+        self._counters.ask((member for member in self._members if member.ready), self._call)
+        return {**self._counters.total(), **(self._fleet.stats() if self._fleet is not None else {})}
 
     def close(self) -> None:
         """Whatever fails, nothing is left behind: each part is ended, then the first failure is raised."""
@@ -276,8 +249,8 @@ class RayRollouts:
             self._start(member)
             return
         if where != member.where:  # a new process, which counts from nothing
-            self._past.update({name: n for name, n in member.counters.items() if name not in GAUGES})
-            member.where, member.counters = where, {}
+            self._counters.begin(member)
+            member.where = where
         member.starting, member.ready, member.deaths, member.heard = None, True, 0, time.monotonic()
         self._note(f"rollout worker {self._members.index(member)} is on {where}, version {member.given}")
 
@@ -290,7 +263,8 @@ class RayRollouts:
         for ref in mine:
             request, _ = self._playing.pop(ref)
             self._again(request)
-        member.load, member.asked = 0, None
+        member.load = 0
+        self._counters.lost(member)
         self._start(member)
 
     def _again(self, request: GroupRequest) -> None:

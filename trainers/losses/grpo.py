@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from agentgym.protocols import Tokens
+from agentgym.trainers.losses.clipped import clip, without
 from agentgym.trainers.losses.drift import drift
 
 
@@ -19,15 +20,7 @@ def grpo_loss(
     is then at most `dual_clip` |A_t| (arXiv 1912.09729; INTELLECT-2's two-sided clip, arXiv 2505.07291, is the
     same). 0: none.
     """
-    advantages = tokens.advantages
     log_ratio = tokens.logprobs - tokens.old_logprobs
-    ratio = log_ratio.exp()
-    free = ratio * advantages
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
-    gain = torch.minimum(free, clipped)
-    stopped = free > clipped
-    if dual_clip:
-        floor = dual_clip * advantages
-        beyond = (advantages < 0) & (gain < floor)
-        gain, stopped = torch.where(beyond, floor, gain), stopped | beyond
-    return -gain * tokens.mask, drift(tokens, log_ratio, stopped)
+    bound, stopped, held = clip(log_ratio, tokens.advantages, clip_low, clip_high, dual_clip)
+    ratio = torch.where(held, bound, without(log_ratio, held).exp())
+    return -ratio * tokens.advantages * tokens.mask, drift(tokens, log_ratio, stopped)

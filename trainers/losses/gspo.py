@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from agentgym.protocols import Tokens
+from agentgym.trainers.losses.clipped import clip, without
 from agentgym.trainers.losses.drift import drift
 from agentgym.trainers.losses.sequences import over_sequence
 
@@ -21,8 +22,8 @@ def gspo_loss(
     bounds (section 5.1).
     """
     log_ratio = over_sequence(tokens.logprobs - tokens.old_logprobs, tokens, mean=True).detach()
+    bound, stopped, held = clip(log_ratio, tokens.advantages, clip_low, clip_high)
     # 1 in value, and the gradient of the token's own logprob
-    ratio = log_ratio.exp() * (tokens.logprobs - tokens.logprobs.detach()).exp()
-    free = ratio * tokens.advantages
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high) * tokens.advantages
-    return -torch.minimum(free, clipped) * tokens.mask, drift(tokens, log_ratio, free > clipped)
+    own = (tokens.logprobs - tokens.logprobs.detach()).exp()
+    ratio = torch.where(held, bound, without(log_ratio, held).exp() * own)
+    return -ratio * tokens.advantages * tokens.mask, drift(tokens, log_ratio, stopped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from agentgym.protocols import Tokens
+from agentgym.trainers.losses.clipped import without
 from agentgym.trainers.losses.drift import drift
 
 
@@ -15,4 +16,6 @@ def reinforce_loss(tokens: Tokens) -> tuple[torch.Tensor, dict[str, float]]:
     (`preparation.second_moment`) before it (arXiv 2510.01161).
     """
     log_ratio = tokens.logprobs - tokens.old_logprobs
-    return -log_ratio.exp() * tokens.advantages * tokens.mask, drift(tokens, log_ratio)
+    # 0 times a ratio that overflows would be no number; one that is none stays what it is
+    ratio = without(log_ratio, (tokens.advantages == 0) & (log_ratio > 0)).exp()
+    return -ratio * tokens.advantages * tokens.mask, drift(tokens, log_ratio)

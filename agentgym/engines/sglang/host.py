@@ -16,8 +16,7 @@ from typing import Any, Protocol
 
 from agentgym.engines.sglang.engine import SGLangEngine
 from agentgym.engines.sglang.facts import ServerFacts
-from agentgym.engines.sglang.proof import WeightMismatch
-from agentgym.errors import EngineFault, EngineGone
+from agentgym.errors import EngineFault, EngineGone, WeightMismatch
 from agentgym.weights import WeightUpdate
 
 WATCH_SECONDS = 0.5

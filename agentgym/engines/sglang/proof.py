@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentgym.engines.sglang.client import Missing, ServerClient
 from agentgym.engines.sglang.facts import ServerFacts
-from agentgym.errors import EngineFault
+from agentgym.errors import EngineFault, WeightMismatch
 from agentgym.weights import WeightProof
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj
 """Servers hold these projections as one parameter, one below the other."""
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight")
 WIDENED, DEEPENED = ("gate_proj.weight", "up_proj.weight"), ("down_proj.weight",)
-
-
-class WeightMismatch(EngineFault):
-    """A server runs other weights than those it was sent."""
 
 
 def digests(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, ...]]:

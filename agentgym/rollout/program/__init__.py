@@ -7,4 +7,5 @@ wire          OpenAI's chat completions: requests read, answers written
 branches      what was asked and answered as a tree of turns, in tokens
 conversation  one program in one episode, from its start to the end of the episode
 agent         what a worker's programs share
+rehearsal     its first words before a run begins: what is broken from its first line is told there
 """

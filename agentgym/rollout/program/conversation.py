@@ -7,6 +7,7 @@ machinery, whichever comes first.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from agentgym.rollout.program.agent import ProgramAgent
 
 SILENT = "it never called the model: its client has to be made with the base_url and api_key that it is given"
+LATE = "the program did not get an answer from the model in time"
 
 
 class ProgramConversation:
@@ -65,7 +67,7 @@ class ProgramConversation:
 
     @property
     def awaiting(self) -> str:
-        return "" if self.turns else "the program did not get an answer from the model in time"
+        return "" if self.turns else LATE
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -144,9 +146,13 @@ class ProgramConversation:
             if isinstance(error, ProgramFault):
                 raise error
             raise ProgramFault(self.agent.program.blame(error)) from error
+        value = work.result()
+        if inspect.iscoroutine(value):
+            value.close()
+            raise ProgramFault("it returned a coroutine that nobody awaits: what returns one has to be an `async def`")
         if not self.turns:
             raise ProgramFault(SILENT)
-        return await self._score(work.result())
+        return await self._score(value)
 
     async def _score(self, value: Any) -> Step:
         if isinstance(value, str):

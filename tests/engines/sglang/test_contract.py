@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym.engines.sglang.proof import WeightMismatch, digests, prove
-from agentgym.errors import EngineFault
+from agentgym.engines.sglang.proof import digests, prove
+from agentgym.errors import EngineFault, WeightMismatch
 from agentgym.protocols import WeightSync
 from agentgym.trainers.learner import Learner, LearnerOptions
 from agentgym.trainers.weights.disk import DiskSync

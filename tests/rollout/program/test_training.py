@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 import agentgym as ag
 from agentgym.config import load_config
 from agentgym.errors import ConfigError
-from agentgym.rollout.record import read_trajectories
 from agentgym.rollout.worker import WorkerSpec, build_agent
-from agentgym.trainers import origin, session
+from agentgym.trainers import session
 from agentgym.types import Outcome
+from tests.trainers.tiny_runs import quick_runs, stored
 
 PROGRAM = """
 import httpx
@@ -36,6 +37,28 @@ async def crashes(task):
 
 NOT_CALLABLE = 3
 """
+BROKEN = """
+import httpx
+
+async def misspelt(task):
+    return taks.prompt
+
+def silent(task):
+    return task.answer
+
+async def elsewhere(base_url, api_key):
+    headers = {"authorization": f"Bearer {api_key}"}
+    async with httpx.AsyncClient(base_url=base_url, headers=headers, verify=False, trust_env=False) as http:
+        answer = await http.post("chat/completion", json={"messages": []})
+        return answer.json()["choices"][0]["message"]["content"]
+
+async def unable(client, messages):
+    asked = {"model": "policy", "messages": messages, "response_format": {"type": "json_object"}}
+    return (await client.chat.completions.create(**asked)).choices[0].message.content
+
+def forgotten(task):
+    return misspelt(task)
+"""
 SMALL: dict[str, Any] = {
     "run": {"live": "off"},
     "model": {"layers": 1, "width": 32, "heads": 2},
@@ -46,10 +69,10 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin, "SEEN_TASKS", 32)
-    monkeypatch.setattr(session, "draw_curve", lambda folder: None)
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with quick_runs():
+        yield
 
 
 @pytest.fixture
@@ -67,8 +90,7 @@ def test_a_program_is_trained_and_evaluated(tmp_path: Path, mine: str, processes
     assert summary["trajectories"] >= 24
     # what the learner computes for the recorded tokens is what the engine sampled them with
     assert summary["logprob_gap_max"] < 1e-4
-    stored = [t for file in sorted((run / "trajectories").glob("*.jsonl")) for t in read_trajectories(file)]
-    trained = [t for t in stored if t.outcome is not Outcome.unscored]
+    trained = [t for t in stored(run) if t.outcome is not Outcome.unscored]
     assert trained
     assert {version for t in trained for turn in t.turns for version in turn.completion.versions.tolist()} - {0}
     assert all(t.metrics["branches"] == 0 for t in trained)
@@ -79,6 +101,32 @@ def test_a_program_is_trained_and_evaluated(tmp_path: Path, mine: str, processes
 def test_a_program_that_always_crashes_stops_the_run_and_is_named(tmp_path: Path, mine: str) -> None:
     with pytest.raises(Exception, match=r"program_error: RuntimeError: no key in the drawer \(mine.py, line 17\)"):
         ag.train(SMALL, rollout__agent=f"{mine}:crashes", run__dir=str(tmp_path / "run"), run__processes=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("misspelt", r"NameError: name 'taks' is not defined.* \(broken.py, line 5\)"),
+        ("silent", "it never called the model"),
+        ("elsewhere", r"KeyError: 'choices' \(broken.py, line 14\)"),
+        ("unable", r"response_format.* \(broken.py, line 18\)"),
+        ("forgotten", "it returned a coroutine that nobody awaits"),
+    ],
+)
+def test_a_program_that_is_broken_from_its_first_line_is_told_before_anything_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    def costly(*given: Any, **more: Any) -> None:
+        raise AssertionError("the warm start has begun")
+
+    monkeypatch.setattr(session, "gather", costly)
+    monkeypatch.setattr(session, "starting_model", costly)
+    if name == "unable":
+        pytest.importorskip("openai")
+    (tmp_path / "broken.py").write_text(BROKEN)
+    with pytest.raises(ConfigError, match=rf"rollout.agent = '{tmp_path}/broken.py:{name}'.*{words}"):
+        ag.train(SMALL, rollout__agent=f"{tmp_path}/broken.py:{name}", run__dir=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists(), "the mended command may use the same folder"
 
 
 @pytest.mark.parametrize(
