@@ -32,6 +32,7 @@ class Fault:
 
 CREDIT, LOSSES, PARSERS = "tests/trainers/credit", "tests/trainers/test_losses.py", "tests/rollout/parsers"
 ROUTING, TRL = "tests/trainers/test_routing_replay.py", "tests/trainers/test_trl_formulas.py"
+INFINITE = "tests/trainers/test_infinite_ratios.py"
 OBJECTIVE, PREPARATION = "tests/trainers/test_objective.py", "tests/trainers/test_preparation.py"
 FAULTS = (
     Fault("trainers/credit/groups.py", "values - values.mean()", "values", CREDIT),
@@ -42,10 +43,11 @@ FAULTS = (
     Fault("trainers/credit/rloo.py", "max(1, len(members) - 1)", "len(members)", CREDIT),
     Fault("trainers/credit/gigpo.py", "step_weight * step", "step", CREDIT),
     Fault("trainers/credit/gigpo.py", "returns[i][t] for", "returns[i][0] for", CREDIT),
-    Fault("trainers/losses/grpo.py", "torch.minimum", "torch.maximum", LOSSES),
-    Fault("trainers/losses/grpo.py", "clamp(1 - clip_low", "clamp(1 - clip_high", LOSSES),
-    Fault("trainers/losses/grpo.py", "-gain * tokens.mask", "-gain", LOSSES),
-    Fault("trainers/losses/grpo.py", "(advantages < 0) & ", "", LOSSES),
+    Fault("trainers/losses/clipped.py", "(advantages > 0) & (ratio > bound)", "(advantages > 0)", LOSSES),
+    Fault("trainers/losses/clipped.py", "clamp(1 - low", "clamp(1 - high", LOSSES),
+    Fault("trainers/losses/clipped.py", "beyond = worse & ", "beyond = ", LOSSES),
+    Fault("trainers/losses/clipped.py", "stopped | (advantages == 0)", "stopped", INFINITE),
+    Fault("trainers/losses/grpo.py", "tokens.advantages * tokens.mask", "tokens.advantages", LOSSES),
     Fault("trainers/losses/sequence_ppo.py", "mean=False).detach()", "mean=True).detach()", LOSSES),
     Fault("trainers/losses/sequence_ppo.py", "1 + length *", "1 + ", TRL),
     Fault("trainers/credit/grpo.py", "1.0 / (float(np.std(rewards)) + eps)", "1.0", TRL),
