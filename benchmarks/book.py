@@ -228,7 +228,7 @@ SECTIONS = (
     Section(
         "async_vs_sync",
         "Play while the learner learns, against turn by turn",
-        "python benchmarks/async_vs_sync.py",
+        "python benchmarks/async_vs_sync.py --eval.tasks=1000",
         ("what", "asynchronous", "synchronous", "ratio"),
         async_vs_sync,
         "From one warm start, equally many trajectories on both sides.",
@@ -236,7 +236,7 @@ SECTIONS = (
     Section(
         "staleness",
         "Learning from stale tokens",
-        "make study-staleness",
+        'make study-staleness ARGS="--losses grpo"',
         ("loss", "max_staleness", "age of tokens, mean (max)", "sampled success", "difference from the first"),
         staleness,
         "Three seeds, each from one warm start; means with Student's 95% intervals.",

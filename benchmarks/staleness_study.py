@@ -9,6 +9,8 @@ so of trajectories. Success is that of the sampled evaluation after the last ste
 that which the runs measured: a learner that is slower than play trains on older tokens, a faster one on fresh ones,
 whatever is allowed. With --lags 4 there is a run more, `lag 4`, all of whose tokens are made to be 4 versions old.
 
+Losses that are named have their own anchor, not the recipe's (but for --loss.anchor=...).
+
 With --keep, runs that have finished there are read and not run again. The exit status is 1 where the default loss ends
 more than 0.03 below under one of the bounds, by the mean over the seeds; lags are told, and not judged.
 """
@@ -157,11 +159,12 @@ def main() -> int:
     args, overrides = parser.parse_known_args()
     default = load_config(args.recipe, overrides).trainer.loss
     losses = args.losses.split(",") if args.losses else [default]
+    own = ["loss.anchor=auto"] if args.losses else []
     bounds = [int(text) for text in args.staleness.split(",")]
     lags = [int(text) for text in args.lags.split(",") if text]
     runs: dict[int, dict[str, dict[str, dict[str, Any]]]] = {}
     with tempfile.TemporaryDirectory() as passing:
-        study = Study(args.recipe, overrides, args.keep or Path(passing))
+        study = Study(args.recipe, [*own, *overrides], args.keep or Path(passing))
         for seed in (int(text) for text in args.seeds.split(",")):
             runs[seed] = {
                 loss: {str(bound): study.run(seed, loss, bound) for bound in bounds}
