@@ -101,6 +101,7 @@ def build_config(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config:
     for where, layer in layers:
         _check_keys(layer, Config, (), where)
         _forget_other_env(merged, layer)
+        _forget_other_loss(merged, layer)
         _merge(merged, layer)
         source.update(dict.fromkeys(_flat(layer), where))
     try:
@@ -116,6 +117,12 @@ def _forget_other_env(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
     if before is not None and named is not None and named != before:
         del merged["env"]
         merged.get("learner", {}).pop("agreement", None)
+
+
+def _forget_other_loss(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """A layer that names a loss does not inherit the anchor that an earlier one chose for its own: each has one."""
+    if layer.get("trainer", {}).get("loss") is not None:
+        merged.get("loss", {}).pop("anchor", None)
 
 
 def dump_toml(config: Config) -> str:

@@ -47,8 +47,10 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 class Study:
     """The runs of all seeds, in `folder`."""
 
-    def __init__(self, recipe: str, overrides: Sequence[str], folder: Path):
+    def __init__(self, recipe: str, overrides: Sequence[str], folder: Path, *, named: bool):
         self._recipe, self._overrides, self._folder = recipe, overrides, folder
+        self._named = named
+        """Whether the runs name their loss: one that is named has its own anchor."""
         self._reporter = PlainReporter(sys.stdout)
 
     def warm(self, seed: int) -> Path:
@@ -65,7 +67,7 @@ class Study:
         folder = self._folder / str(seed) / name
         if not (folder / "summary.json").is_file():
             start = [f"model.path={self.warm(seed)}", "sft.steps=0"]
-            what = [f"trainer.loss={loss}", f"rollout.max_staleness={staleness}"]
+            what = [f"rollout.max_staleness={staleness}", *([f"trainer.loss={loss}"] if self._named else [])]
             self._say(seed, name)
             with held_back(staleness) if lag else nullcontext():
                 train(self._config(seed, folder, *start, *what), reporter=self._reporter)
@@ -159,12 +161,11 @@ def main() -> int:
     args, overrides = parser.parse_known_args()
     default = load_config(args.recipe, overrides).trainer.loss
     losses = args.losses.split(",") if args.losses else [default]
-    own = ["loss.anchor=auto"] if args.losses else []
     bounds = [int(text) for text in args.staleness.split(",")]
     lags = [int(text) for text in args.lags.split(",") if text]
     runs: dict[int, dict[str, dict[str, dict[str, Any]]]] = {}
     with tempfile.TemporaryDirectory() as passing:
-        study = Study(args.recipe, [*own, *overrides], args.keep or Path(passing))
+        study = Study(args.recipe, overrides, args.keep or Path(passing), named=bool(args.losses))
         for seed in (int(text) for text in args.seeds.split(",")):
             runs[seed] = {
                 loss: {str(bound): study.run(seed, loss, bound) for bound in bounds}

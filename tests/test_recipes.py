@@ -45,3 +45,10 @@ def test_another_env_inherits_nothing_that_a_recipe_says_of_its_own() -> None:
         assert (config.env.args, config.env.demo_args) == ({"size": 3}, {})
         assert (load_config("store").learner.agreement, config.learner.agreement) == (0.5, 0.0)
         assert config.learner.lr == load_config("store").learner.lr
+
+
+def test_a_loss_that_is_named_has_its_own_anchor() -> None:
+    """The recipe chose one for its own."""
+    assert load_config("store").loss.anchor == "loglinear"
+    assert load_config("store", ["trainer.loss=dppo"]).loss.anchor == "auto"
+    assert load_config("store", ["trainer.loss=dppo", "loss.anchor=linear"]).loss.anchor == "linear"

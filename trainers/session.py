@@ -117,7 +117,8 @@ class Session:
             model = self._restore(self._checkpoint)
         else:
             self.folder.rewind(0)  # of a run that was stopped before its first checkpoint, all is done again
-            check_program(config, self._make_env, self._played.sources)
+            check_program(config, self._make_env, self._played.sources, self.reporter.note)
+            torch.manual_seed(config.run.seed)  # whatever the program drew
             demonstrations = [] if config.model.path else self._demonstrations()
             origin = starting_model(config, self.folder, self._make_env, demonstrations)
             model, self.tokenizer, self._model_path = asyncio.run(origin)

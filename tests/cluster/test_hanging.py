@@ -13,6 +13,7 @@ import pytest
 from agentgym.config import Config
 from agentgym.rollout.worker import WorkerSpec
 from agentgym.trainers.checkpoint import save_model
+from agentgym.trainers.cluster import counters
 from agentgym.trainers.cluster import rollouts as driving
 from agentgym.trainers.cluster.rollouts import RayRollouts
 from agentgym.trainers.tiny_model import build_model, build_tokenizer
@@ -121,6 +122,7 @@ def test_a_worker_that_is_silent_is_passed_over_and_then_made_again(
     begin: Begin, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driving, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(counters, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(driving, "SILENCE", 8.0)
     rollouts, notes = begin()
     before = rollouts.stats()["cpu_s"]

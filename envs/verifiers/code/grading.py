@@ -26,6 +26,12 @@ class Grader(Peer):  # type: ignore[misc]
             raise AttributeError(f"{type(target).__name__!r} object has no attribute {name!r}")
         return super().do_attribute(target, name)
 
+    def do_set_attribute(self, target: Any, name: str, value: Any) -> Any:
+        """It may write there, too, and into no class or function: `N.__eq__ = always` would change what tests ask."""
+        if name.startswith("_") or type(target).__module__ not in (TESTS, "test_solution"):
+            raise AttributeError(f"{type(target).__name__!r} object has no attribute {name!r} to write")
+        return super().do_set_attribute(target, name, value)
+
     def do_run_tests(self, tests: list[str], entry_point: str) -> Any:
         """Each of `tests` in turn; [[verdict, what was said of it]] in their order."""
         random.seed(0)

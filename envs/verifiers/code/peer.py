@@ -3,7 +3,8 @@
 The grader's half runs tests whose names stand for what the agent's half holds. A call is answered through the host,
 which carries nothing but the JSON made here: plain values go by value, anything else as a number that the other half
 knows it by. So the tests never share a process with what they test, and a value that lies about its equality arrives
-as a plain one or as a stranger that equals nothing.
+as a plain one or as a stranger that equals nothing. What a stranger says of its order, length and arithmetic is taken
+as it is, for classes are tested by that: a test that compares by a tolerance trusts it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _BY_TEXT: dict[str, tuple[type, Any, Any]] = {
     "datetime": (datetime.datetime, datetime.datetime.isoformat, datetime.datetime.fromisoformat),
     "time": (datetime.time, datetime.time.isoformat, datetime.time.fromisoformat),
 }
+_ALONE: dict[str, Any] = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
 _CONTAINERS: dict[str, Any] = {"t": tuple, "s": set, "z": frozenset, "q": collections.deque}
 _ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
 _OPERATORS = (
@@ -47,6 +49,8 @@ def _reflected(name: str) -> Any:
     return lambda right, left: run(left, right)
 
 
+_DECLINED = ("lt", "le", "gt", "ge", "lshift", "rshift", *_ARITHMETIC, *(f"r{name}" for name in _ARITHMETIC))
+"""Where such a method is missing or declines, Python turns to the other of the two."""
 _BUILT_IN: dict[str, Any] = {
     **{f.__name__: f for f in (abs, bool, float, int, iter, len, next, reversed, str)},
     **{name: getattr(operator, f"__{name}__") for name in _OPERATORS},
@@ -258,8 +262,10 @@ class Peer:
 
     def encode(self, value: Any) -> Any:
         kind = type(value)
-        if value is None or value is Ellipsis or kind is bool:
-            return {"x": ["Ellipsis", ""]} if value is Ellipsis else value
+        if value is Ellipsis or value is NotImplemented:
+            return {"x": [repr(value), ""]}
+        if value is None or kind is bool:
+            return value
         if isinstance(value, Remote):
             return {"r": value._number}
         if isinstance(value, int):
@@ -350,19 +356,18 @@ def _plain(mark: str, held: Any, data: Any) -> Any:
     if mark == "range":
         return range(*held)
     if mark == "x":
-        return Ellipsis if held[0] == "Ellipsis" else _BY_TEXT[held[0]][2](held[1])
+        return _ALONE[held[0]] if held[0] in _ALONE else _BY_TEXT[held[0]][2](held[1])
     raise ValueError(f"not a value: {mark!r}")
 
 
 def _operated(target: Any, name: str, args: Any) -> Any:
-    """As Python does where a method is missing or declines; but a stranger would then ask back, and so for ever."""
+    """As Python does; but of two strangers the one here only says what it knows itself, so that none asks for ever."""
     run = _BUILT_IN.get(name)
     if run is not None and not any(isinstance(arg, Remote) for arg in args):
         return run(target, *args)
-    found = getattr(target, f"__{name}__")(*args)
-    if found is NotImplemented:
-        raise TypeError(f"unsupported operand types for {name}")
-    return found
+    if name in _DECLINED and not hasattr(type(target), f"__{name}__"):
+        return NotImplemented
+    return getattr(target, f"__{name}__")(*args)
 
 
 def _mutable(value: Any) -> bool:

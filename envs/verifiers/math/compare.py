@@ -6,6 +6,7 @@ sympy tries), texts, and verdicts of equality that a look at the numbers refutes
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -151,8 +152,12 @@ def _far_apart(gold: Any, answer: Any) -> bool:
 def _value(number: Any) -> complex:
     """About its value: 0 where no digit could be told, as of 1 - 1 or sin(pi), whose noise is no number."""
     parts = number.evalf(20).as_real_imag()
-    real, imaginary = (0 if part.is_Float and part._prec == 1 else part for part in parts)
-    return complex(float(real), float(imaginary))
+    return complex(*(0.0 if part.is_Float and part._prec == 1 else _float(part) for part in parts))
+
+
+def _float(part: Any) -> float:
+    """What is too small for a float is not 0 for that."""
+    return float(part) or (math.copysign(5e-324, part) if part else 0.0)
 
 
 def _same_zeros(gold: Any, answer: Any) -> bool:

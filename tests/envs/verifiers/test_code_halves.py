@@ -262,6 +262,15 @@ RIGHT = {
         "class T:\n    def __radd__(self, o): return 7\nassert f(A(), T()) == 7\nfor bad in (T, A):\n"
         "    try: A() < bad()\n    except TypeError: pass\n    else: raise AssertionError('ordered')",
     ),
+    "the other's order": (
+        "class A: pass\ndef f(): return A()",
+        "class T:\n    def __gt__(self, o): return True\n    def __radd__(self, o): return 7\n"
+        "assert f() < T() and f() + T() == 7",
+    ),
+    "a tests' object is written": (
+        "def f(n): n.v = 3",
+        "class N: pass\nn = N()\nf(n)\nassert n.v == 3",
+    ),
     "errors": (
         "class Own(LookupError): pass\nclass Odd(Exception):\n    def __init__(self, a, b): super().__init__(a)\n"
         "def f(n):\n    if n == 0: raise Own('mine')\n    if n == 1: raise Odd('a', 'b')\n"
@@ -321,6 +330,18 @@ WRONG = {
         "import re\nf(re.compile('x'))",
         "error",
         "'Pattern'",
+    ),
+    "writes into the tests' class": (
+        "def f(n):\n    n.__eq__ = lambda *a: True\n    return n()",
+        "class N:\n    v = 0\n    def __eq__(s, o): return s.v == o.v\nn = N()\nn.v = 5\nassert f(N) == n",
+        "error",
+        "AttributeError",
+    ),
+    "writes into the tests' function": (
+        "def f(g):\n    g.__defaults__ = (99,)\n    return 99",
+        "def g(x=1): return x\nassert f(g) == g()",
+        "error",
+        "AttributeError",
     ),
     "asks for an operation that is none": (
         "def f(o): return o._peer.ask('operation', o, 'class', ())",

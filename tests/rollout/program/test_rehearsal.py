@@ -96,25 +96,26 @@ def wrong(task):
 """
 
 
-def checked(file: Path, name: str, *more: str) -> None:
+def checked(file: Path, name: str, *more: str) -> list[str]:
+    """What is noted."""
     file.write_text(CODE)
     config: Config = load_config(None, [f"rollout.agent={file}:{name}", *more])
     make_env = env_factory(config)
-    check_program(config, make_env, played_envs(config, make_env).sources)
+    notes: list[str] = []
+    check_program(config, make_env, played_envs(config, make_env).sources, notes.append)
+    return notes
 
 
 def test_the_driver_of_a_cluster_may_lack_what_its_workers_have(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"only_on_the_workers.* \(a.py, line 3\)"):
         checked(tmp_path / "a.py", "lacks")
-    checked(tmp_path / "b.py", "lacks", "cluster.kind=ray")
-    with pytest.raises(ConfigError, match=r"AttributeError.* \(b.py, line 6\)"):
-        checked(tmp_path / "b.py", "wrong", "cluster.kind=ray")
+    (note,) = checked(tmp_path / "b.py", "lacks", "cluster.kind=ray")
+    assert "No module named 'only_on_the_workers' (b.py, line 3)" in note
 
 
 def test_what_a_module_keeps_is_not_the_trials_where_the_run_plays_in_this_process(tmp_path: Path) -> None:
-    checked(tmp_path / "a.py", "wrong", "run.processes=1")
-    with pytest.raises(ConfigError, match="AttributeError"):
-        checked(tmp_path / "a.py", "wrong", "run.processes=1", "cluster.kind=ray")
+    assert not checked(tmp_path / "a.py", "wrong", "run.processes=1")
+    assert checked(tmp_path / "a.py", "wrong", "run.processes=1", "cluster.kind=ray")
 
 
 def test_nothing_is_tried_where_nothing_is_played(tmp_path: Path) -> None:
