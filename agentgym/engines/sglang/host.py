@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -19,6 +20,8 @@ from agentgym.engines.sglang.facts import ServerFacts
 from agentgym.errors import EngineFault, EngineGone, WeightMismatch
 from agentgym.weights import WeightUpdate
 
+DYING_SECONDS = 0.2
+"""Between the end of its connections and that of its process."""
 WATCH_SECONDS = 0.5
 """Between looks whether the server's process is there."""
 ANSWER_SECONDS = 30.0
@@ -132,7 +135,7 @@ class ServerHost:
             except EngineFault as e:
                 if not isinstance(e, EngineGone) and await self._answers():
                     raise
-                self._lost("silent" if self._server.alive else "died", str(e))
+                await self._gave_no_answer(str(e))
                 return False
             self._forget_first()
         return True
@@ -169,14 +172,14 @@ class ServerHost:
             try:
                 await self._engine.resume_memory()
             except EngineGone as e:
-                self._lost("silent" if self._server.alive else "died", str(e))
+                await self._gave_no_answer(str(e))
 
     async def place(self, seen: str = "") -> Place:
         """Where it serves, as soon as it does. seen: the life in which the caller got no answer: it is looked into."""
         if seen and self._lives(seen) and self._may_hold.is_set():
             async with self._lock:  # a server whose weights are being exchanged samples nothing
                 if self._lives(seen) and not await self._answers():
-                    self._lost("silent" if self._server.alive else "died", "it gave no answer")
+                    await self._gave_no_answer("it gave no answer")
         await self._serves.wait()
         return self._told()
 
@@ -234,6 +237,14 @@ class ServerHost:
                 if self._may_hold.is_set():
                     yield
                     return
+
+    async def _gave_no_answer(self, reason: str) -> None:
+        """One that was killed closes its sockets a moment before its process is told to be dead."""
+        life, until = self._told().life, time.monotonic() + DYING_SECONDS
+        while self._server.alive and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        if self._lives(life):
+            self._lost("silent" if self._server.alive else "died", reason)
 
     def _lost(self, kind: str, reason: str) -> None:
         if not self.serves or self._closed:
