@@ -294,6 +294,8 @@ class Killer(PlainReporter):
                 os.kill(pid, signal.SIGKILL)
                 self.killed.append(pid)
             time.sleep(0.05)  # play goes on meanwhile
+        if step == 12:
+            time.sleep(2)  # the last row is to know of the last death
 
 
 @pytest.mark.slow
