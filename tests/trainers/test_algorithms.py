@@ -25,7 +25,10 @@ from agentgym.trainers.preparation import make_preparation
 from agentgym.trainers.shaping import shaped
 from agentgym.trainers.warm_start import rl_options, sft_options
 from agentgym.types import Group
+from tests.pretended_gpu import GPU, pretended_gpu
 from tests.trainers.rows import tiny
+
+CPU = torch.device("cpu")
 
 MakeGroup = Callable[..., Group]
 
@@ -74,6 +77,13 @@ def test_each_block_trains(name: str, make_group: MakeGroup, tmp_path: Path) -> 
     trains(name, config_of(name, tmp_path), make_group)
 
 
+@pytest.mark.parametrize("name", sorted(set(BLOCKS) - {"sft"}))
+def test_each_block_trains_on_a_gpu(name: str, make_group: MakeGroup, tmp_path: Path) -> None:
+    """One that is pretended: nothing stays behind on the CPU."""
+    with pretended_gpu():
+        trains(name, config_of(name, tmp_path), make_group, GPU)
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [pytest.param(*row[1:], id=row[0]) for section in ("AReaL", "TRL") for row in mapped(section) if row[2]],
@@ -82,12 +92,12 @@ def test_each_row_s_settings_train(name: str, settings: list[str], make_group: M
     trains("", config_of(name, tmp_path, settings), make_group)
 
 
-def trains(name: str, config: Config, make_group: MakeGroup) -> None:
+def trains(name: str, config: Config, make_group: MakeGroup, device: torch.device = CPU) -> None:
     config.learner.lr = 1e-3
-    learner = Learner(tiny(), rl_options(config))
+    learner = Learner(tiny(), rl_options(config), device)
     learner.hold_here()
     if config.learner.kl:
-        learner.reference = Policy(tiny(seed=1))
+        learner.reference = Policy(tiny(seed=1).to(device))
     groups = [make_group([1.0, 0.0, 0.5, 0.0], [2, 1, 3, 2]), make_group([0.0, 1.0, 1.0, None], [3, 2, 1, 2])]
     rows, figures = make_preparation(config)(played(config, groups, learner), learner)
     before = weights(learner)
