@@ -89,11 +89,11 @@ async def check_code(
         if kind == "stdio":
             async with await source.create(spec) as agent:
                 return await grade_stdio(program, _mappings(tests), agent=agent, timeout=timeout)
-        tester = _with_pytest(backend) if kind == "pytest" else source
+        pieces = [tests] if isinstance(tests, str) else [str(test) for test in tests]
+        tester = _with_pytest(backend) if kind == "pytest" or any("pytest" in piece for piece in pieces) else source
         async with await source.create(spec) as agent, await tester.create(spec) as grader:
             if kind == "pytest":
                 return await grade_pytest(program, str(tests), agent=agent, grader=grader, timeout=timeout)
-            pieces = [tests] if isinstance(tests, str) else [str(test) for test in tests]
             return await grade_functions(program, pieces, entry_point, agent=agent, grader=grader, timeout=timeout)
     except SandboxUnavailable:
         raise

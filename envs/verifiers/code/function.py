@@ -23,6 +23,8 @@ LONG = 500_000
 """Characters of a message beyond which it goes by a file: code has a limit."""
 OPERATIONS = frozenset(("call", "operation", "equal", "hash", "repr", "attribute", "set_attribute"))
 
+ANSWERS = ("value", "raised", "error", "made_of", "changed")
+
 
 class Failed(Exception):
     """The program ended the grading, by a fault of its own."""
@@ -74,7 +76,7 @@ def _parsed(text: str) -> dict[str, Any]:
         raise Failed(Outcome.error, "answered what cannot be read")
     if "raised" in event:
         match event["raised"]:
-            case [str(), str(), int()]:
+            case [str(), str()]:
                 pass
             case _:
                 raise Failed(Outcome.error, "answered what cannot be read")
@@ -97,8 +99,8 @@ async def _grade(program: str, tests: dict[str, Any], agent: Sandbox, grader: Sa
     total = len(tests["args"][0]) if tests["do"] == "run_tests" else 1
     deadline = time.monotonic() + BOOT_SECONDS
     left, right = (Half(box, f"#{secrets.token_hex(12)}#", deadline) for box in (agent, grader))
-    await left.boot("peer", peer="Peer")
-    await right.boot("peer", "grading", peer="Grader")
+    await left.boot("remote", "peer", peer="Peer")
+    await right.boot("remote", "peer", "grading", peer="Grader")
     left.deadline = right.deadline = time.monotonic() + timeout
     try:
         loaded = await left.send({"do": "load", "args": [program, MODULE]})
@@ -117,7 +119,7 @@ async def _drive(asking: Half, asked: Half, event: dict[str, Any]) -> dict[str, 
     """Carry questions and answers between the halves until the asking one has its own answer."""
     while "ask" in event:
         answer = await _drive(asked, asking, await asked.send(_question(event["ask"])))
-        kept: dict[str, Any] = {name: answer[name] for name in ("value", "raised", "changed") if name in answer}
+        kept: dict[str, Any] = {name: answer[name] for name in ANSWERS if name in answer}
         event = await asking.send({"do": "answer", **kept})
     return event
 

@@ -3,7 +3,8 @@
 The grader's half runs tests whose names stand for what the agent's half holds. A call is answered through the host,
 which carries nothing but the JSON made here: plain values go by value, anything else as a number that the other half
 knows it by. So the tests never share a process with what they test, and a value that lies about its equality arrives
-as a plain one or as a stranger that equals nothing. What a stranger says of its order, length and arithmetic is taken
+as a plain one or as a stranger that equals nothing. A class of the program's stands as a class, which its objects are
+of; one of the tests' cannot have it as a base. What a stranger says of its order, length and arithmetic is taken
 as it is, for classes are tested by that: a test that compares by a tolerance trusts it.
 """
 
@@ -17,13 +18,14 @@ import fractions
 import importlib
 import json
 import math
-import operator
 import os
 import queue
 import sys
 import threading
 import types
 from typing import Any
+
+from remote import OPERATIONS, Kind, Remote, make_kind, number_of, operated, stand_in  # type: ignore[import-not-found]
 
 STACK = 64 << 20
 MAX_TEXT = 400
@@ -37,70 +39,12 @@ _BY_TEXT: dict[str, tuple[type, Any, Any]] = {
 }
 _ALONE: dict[str, Any] = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
 _CONTAINERS: dict[str, Any] = {"t": tuple, "s": set, "z": frozenset, "q": collections.deque}
-_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-_OPERATORS = (
-    *("getitem", "setitem", "delitem", "contains", "lt", "le", "gt", "ge", "neg", "pos", "invert"),
-    *("lshift", "rshift", *_ARITHMETIC),
-)
-
-
-def _reflected(name: str) -> Any:
-    run = getattr(operator, f"__{name}__")
-    return lambda right, left: run(left, right)
-
-
-_DECLINED = ("lt", "le", "gt", "ge", "lshift", "rshift", *_ARITHMETIC, *(f"r{name}" for name in _ARITHMETIC))
-"""Where such a method is missing or declines, Python turns to the other of the two."""
-_BUILT_IN: dict[str, Any] = {
-    **{f.__name__: f for f in (abs, bool, float, int, iter, len, next, reversed, str)},
-    **{name: getattr(operator, f"__{name}__") for name in _OPERATORS},
-    **{f"r{name}": _reflected(name) for name in _ARITHMETIC},
-}
-_OPERATIONS = (*_BUILT_IN, "enter", "exit")
-
-
-class Remote:
-    """Stands for an object of the other half. Equal only to what stands for the same object."""
-
-    def __init__(self, peer: Peer, number: int, name: str):
-        self.__dict__.update(_peer=peer, _number=number, __name__=name)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__doc__":
-            raise AttributeError(name)
-        return self._peer.ask("attribute", self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._peer.ask("set_attribute", self, name, value)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Remote):
-            return False
-        return self._number == other._number or self._peer.ask("equal", self, other) is True
-
-    def __hash__(self) -> int:
-        return hash(self._peer.ask("hash", self))
-
-    def __repr__(self) -> str:
-        return str(self._peer.ask("repr", self))
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._peer.ask("call", self, args, kwargs, changed=(*args, *kwargs.values()))
-
-
-def _operation(name: str) -> Any:
-    def run(self: Remote, *args: Any) -> Any:
-        return self._peer.ask("operation", self, name, args)
-
-    return run
-
-
-for _name in _OPERATIONS:
-    setattr(Remote, f"__{_name}__", _operation(_name))
 
 
 class Peer:
     """One half. `handle(text)` takes a message and gives the next: an answer, or something to ask the other half."""
+
+    tells_kinds = True
 
     def __init__(self, mark: str):
         self._mark = mark
@@ -108,7 +52,7 @@ class Peer:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what a program prints is nobody's
         self._objects: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
-        self._errors: dict[int, type] = {}
+        self._kinds: dict[int, Kind] = {}
         self._threads: list[tuple[queue.SimpleQueue[Any], queue.SimpleQueue[Any]]] = []
         self._current = threading.local()
         self._asked_back = False
@@ -132,7 +76,7 @@ class Peer:
         try:
             text = json.dumps(message)
         except (RecursionError, ValueError, MemoryError) as e:
-            text = json.dumps({"raised": ["RuntimeError", f"the value cannot be sent: {type(e).__name__}", 0]})
+            text = json.dumps({"raised": ["RuntimeError", f"the value cannot be sent: {type(e).__name__}"]})
         self._stream.write(f"\n{self._mark}{text}\n")
         self._stream.flush()
 
@@ -165,14 +109,14 @@ class Peer:
             if theirs is not None:
                 _become(mine, self.decode(theirs))
         if "raised" in answer:
-            raise self._error(*answer["raised"])
+            raise self._error(answer)
         return self.decode(answer["value"])
 
     def _outcome(self, message: Any) -> Any:
         try:
             return getattr(self, f"do_{message['do']}")(*self._given(message))
         except BaseException as e:
-            return {"raised": self._raised(e)}
+            return self._failure(e)
 
     def _given(self, message: Any) -> list[Any]:
         if "raw" in message:
@@ -180,28 +124,41 @@ class Peer:
         target = [self.decode(message["target"])] if "target" in message else []
         return target + [self.decode(a) for a in message.get("args", ())]
 
-    def _raised(self, error: BaseException) -> list[Any]:
+    def _failure(self, error: BaseException) -> dict[str, Any]:
+        """The name and text of what is nearest to it among Python's own errors; and the error itself, where the other
+        half may know it, or what such a one is made of."""
         kinds = [kind for kind in type(error).__mro__ if kind.__module__ == "builtins"]
-        kind = kinds[0].__name__ if kinds and issubclass(kinds[0], Exception) else "RuntimeError"
+        kind = kinds[0] if kinds and issubclass(kinds[0], Exception) else RuntimeError
         try:
-            # a KeyError's text is the repr of what it was made of, and it is made again on the other side
-            made_of = error.args[0] if isinstance(error, KeyError) and len(error.args) == 1 else None
-            text = (made_of if type(made_of) is str else str(error))[:MAX_TEXT]
+            text = str(error)[:MAX_TEXT]
         except BaseException:
             text = ""
-        if kind == "RuntimeError" and type(error) is not RuntimeError:
+        if kind is RuntimeError and type(error) is not RuntimeError:
             text = f"{type(error).__name__}: {text}"
-        return [kind, text, self._number(type(error)) if id(type(error)) in self._numbers else 0]
-
-    def _error(self, kind: str, text: str, number: int) -> Exception:
-        known = self._errors.get(number) or getattr(builtins, kind, RuntimeError)
-        if not (isinstance(known, type) and issubclass(known, Exception)):
-            known = RuntimeError
+        told: dict[str, Any] = {"raised": [kind.__name__, text]}
         try:
-            error: Exception = known(text)
+            if type(error) is kind and str(kind(*error.args)) == text:  # else made of more than it tells
+                told["made_of"] = [self.encode(part) for part in error.args]
+            elif self.tells_kinds and isinstance(error, Exception):
+                told["error"] = self.encode(error)
+        except BaseException:  # of its own, such as a text that cannot be made
+            return {"raised": told["raised"]}
+        return told
+
+    def _error(self, answer: Any) -> Exception:
+        name, text = answer["raised"]
+        error = self.decode(answer.get("error"))
+        if isinstance(error, Exception):
+            error.__dict__["_text"] = text
+            return error
+        kind = getattr(builtins, name, RuntimeError)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            kind = RuntimeError
+        try:
+            made: Exception = kind(*(self.decode(part) for part in answer.get("made_of", (text,))))
         except TypeError:  # such as UnicodeDecodeError, made of five arguments
-            error = RuntimeError(f"{kind}: {text}")
-        return error
+            made = RuntimeError(f"{name}: {text}")
+        return made
 
     # -- what may be asked -----------------------------------------------------------------------------------------
 
@@ -217,9 +174,6 @@ class Peer:
                 continue
             if isinstance(value, types.ModuleType):
                 found[key] = {"module": value.__name__}
-            elif isinstance(value, type) and issubclass(value, Exception) and value.__module__ == name:
-                base = next(kind.__name__ for kind in value.__mro__ if kind.__module__ == "builtins")
-                found[key] = {"error": base, "number": self._number(value)}
             elif getattr(value, "__module__", name) in (name, None) or not hasattr(value, "__qualname__"):
                 found[key] = {"value": self.encode(value)}
             else:
@@ -232,7 +186,7 @@ class Peer:
         try:
             answer = {"value": self.encode(target(*args, **kwargs))}
         except BaseException as e:
-            answer = {"raised": self._raised(e)}
+            answer = self._failure(e)
         after = [None if b is None else self.encode(a) for a, b in zip(given, before, strict=True)]
         changed = [None if b is None or json.dumps(a) == b else a for a, b in zip(after, before, strict=True)]
         return {**answer, "changed": changed} if any(c is not None for c in changed) else answer
@@ -254,9 +208,9 @@ class Peer:
         return {"value": repr(target)[:MAX_TEXT]}
 
     def do_operation(self, target: Any, name: str, args: Any) -> Any:
-        if name not in _OPERATIONS:
+        if name not in OPERATIONS:
             raise AttributeError(name)
-        return {"value": self.encode(_operated(target, name, args))}
+        return {"value": self.encode(operated(target, name, args))}
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -266,8 +220,8 @@ class Peer:
             return {"x": [repr(value), ""]}
         if value is None or kind is bool:
             return value
-        if isinstance(value, Remote):
-            return {"r": value._number}
+        if isinstance(value, Remote | Kind) or isinstance(kind, Kind):
+            return {"r": number_of(value)}
         if isinstance(value, int):
             plain = int.__int__(value)
             return plain if -_EXACT < plain < _EXACT else {"i": hex(plain)}
@@ -292,10 +246,24 @@ class Peer:
             return {"c": [self.encode(value.real), self.encode(value.imag)]}
         if kind is range:
             return {"range": [value.start, value.stop, value.step]}
+        if kind is slice:
+            return {"slice": [self.encode(part) for part in (value.start, value.stop, value.step)]}
+        if isinstance(value, type) and getattr(builtins, name := str(value.__name__), None) is value:
+            return {"x": ["type", name]}
         for name, (known, to_text, _) in _BY_TEXT.items():
             if kind is known:
                 return {"x": [name, to_text(value)]}
-        return {"l": self._number(value), "n": getattr(value, "__name__", kind.__name__)}
+        return self._stranger(value, kind)
+
+    def _stranger(self, value: Any, kind: type) -> Any:
+        """Its number and name, and its class: so the other half can tell what is of one class, and what is an error."""
+        told: dict[str, Any] = {"l": self._number(value), "n": getattr(value, "__name__", kind.__name__)}
+        if self.tells_kinds and isinstance(value, type):
+            above = [base for base in value.__bases__ if issubclass(base, Exception)]
+            return {**told, "k": None, "above": [self.encode(base) for base in above]}
+        if self.tells_kinds and kind.__module__ != "builtins":
+            return {**told, "k": self.encode(kind)}
+        return told
 
     def _number(self, value: Any) -> int:
         number = self._numbers.setdefault(id(value), len(self._numbers) + 1)
@@ -312,11 +280,23 @@ class Peer:
             return {self.decode(k): self.decode(v) for k, v in held}
         if mark in _CONTAINERS:
             return _CONTAINERS[mark](self.decode(item) for item in held)
+        if mark == "slice":
+            return slice(*(self.decode(part) for part in held))
         if mark == "r":
             return self._objects[held]
         if mark == "l":
-            return Remote(self, int(held), str(data["n"]))
+            return self._stand_in(int(held), str(data["n"]), data)
         return _plain(mark, held, data)
+
+    def _stand_in(self, number: int, name: str, told: Any) -> Any:
+        """For a class, where its own is None; for an object of a class that is told; for one of whatever class."""
+        if "k" not in told:
+            return Remote(self, number, name)
+        if told["k"] is not None:
+            return stand_in(self.decode(told["k"]), self, number, name)
+        if number not in self._kinds:
+            self._kinds[number] = make_kind(self, number, name, [self.decode(base) for base in told["above"]])
+        return self._kinds[number]
 
     def take_names(self, found: Any, module: str) -> dict[str, Any]:
         """Names for the tests, from what `do_load` of the other half said."""
@@ -327,11 +307,6 @@ class Peer:
         return names
 
     def _name(self, key: str, told: Any) -> Any:
-        if "error" in told:
-            base = getattr(builtins, str(told["error"]), Exception)
-            base = base if isinstance(base, type) and issubclass(base, Exception) else Exception
-            self._errors[told["number"]] = made = type(key, (base,), {})
-            return made
         if "value" in told:
             return self.decode(told["value"])
         # only what the standard library has, so that nothing of the program is imported here
@@ -355,19 +330,11 @@ def _plain(mark: str, held: Any, data: Any) -> Any:
         return complex(*(float(part) if isinstance(part, int | float) else float(part["f"]) for part in held))
     if mark == "range":
         return range(*held)
+    if mark == "x" and held[0] == "type" and isinstance(found := getattr(builtins, held[1]), type):
+        return found
     if mark == "x":
         return _ALONE[held[0]] if held[0] in _ALONE else _BY_TEXT[held[0]][2](held[1])
     raise ValueError(f"not a value: {mark!r}")
-
-
-def _operated(target: Any, name: str, args: Any) -> Any:
-    """As Python does; but of two strangers the one here only says what it knows itself, so that none asks for ever."""
-    run = _BUILT_IN.get(name)
-    if run is not None and not any(isinstance(arg, Remote) for arg in args):
-        return run(target, *args)
-    if name in _DECLINED and not hasattr(type(target), f"__{name}__"):
-        return NotImplemented
-    return getattr(target, f"__{name}__")(*args)
 
 
 def _mutable(value: Any) -> bool:

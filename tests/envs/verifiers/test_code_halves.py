@@ -29,7 +29,7 @@ from agentgym.sandboxes.fake import FakeSandbox
 from agentgym.types import Outcome
 
 FOLDER = Path(function.__file__).parent
-MODULES = ("peer", "grading", "solution")
+MODULES = ("remote", "peer", "grading", "solution")
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,8 @@ def test_an_object_is_known_by_a_number_and_comes_back_as_itself(peer: Any, pair
 
 
 FORGED = [
+    *[{"x": ["type", "eval"]}, {"x": ["type", "Nothing"]}, {"slice": "abcd"}, {"l": 1, "n": "a\0", "k": None}],
+    *[{"l": 1, "n": "y", "k": ["x"]}, {"l": 1, "n": "y", "k": [1]}],
     *[{}, {"r": 99}, {"y": 1}, {"x": ["os", "system"]}, {"x": ["Decimal", "no"]}, {"l": "x", "n": "y"}],
     *[{"i": "0xz"}, {"b": "zz"}, {"c": ["1"]}, {"range": "ab"}, {"d": [[[1], 2]]}, {"s": [[1]]}],
 ]  # fmt: skip
@@ -251,6 +253,45 @@ RIGHT = {
         "assert b['x'] == 1 and 'y' in b and 'z' not in b\n"
         "assert list(b) == ['x', 'y'] and list(reversed(b)) == ['y', 'x']\ndel b['x']\nassert list(b) == ['y'] and b",
     ),
+    "classes and their objects": (
+        "class A:\n    'text'\n    __match_args__ = ('x',)\n    n = 0\n    def __init__(self, x=1): self.x = x\n"
+        "class B(A): pass\nclass M(type):\n    def __len__(cls): return 5\n    def __getitem__(cls, k): return k\n"
+        "class C(metaclass=M): pass\ndef f(): return B()\ndef g(): return 1",
+        "assert isinstance(f(), A) and isinstance(f(), (int, B)) and not isinstance(f(), C) and not isinstance(1, A)\n"
+        "assert issubclass(B, A) and not issubclass(A, B) and not issubclass(int, A)\n"
+        "assert type(f()) is B and type(f()) != A and type(f()).__name__ == 'B' == f().__class__.__name__\n"
+        "assert A.__doc__ == 'text' and repr(A).startswith('<class') and len(C) == 5 and C[int] is int\n"
+        "A.n += 2\nassert A().n == 2\n"
+        "match B(7):\n    case C(): raise AssertionError\n    case A(7): pass\n    case _: raise AssertionError\n"
+        "try:\n    class T(A): pass\nexcept TypeError as e: assert 'cannot have one of the tests' in str(e)\n"
+        "else: raise AssertionError('made')",
+    ),
+    "a class that says yes": (
+        "class M(type):\n    def __instancecheck__(cls, o): return True\n"
+        "class A(metaclass=M): pass\ndef f(): return 3",
+        "assert not isinstance(f(), A)",
+    ),
+    "the class is what is tested": ("class A:\n    def m(self): return 3", "def check(c): assert c().m() == 3"),
+    "operators of a container": (
+        "class L:\n    def __init__(self, *a): self.a = list(a)\n    def __getitem__(self, i): return self.a[i]\n"
+        "    def __iadd__(self, o):\n        self.a += o\n        return self\n"
+        "    def __len__(self): return len(self.a)\n"
+        "    def __divmod__(self, n): return divmod(len(self.a), n)\n    def __rdivmod__(self, n): return n\n"
+        "    def __pow__(self, n, m=None): return pow(len(self.a), n, m)\n    def __round__(self, n=0): return n\n"
+        "    def __index__(self): return 1\n    def __format__(self, s): return f'<{s}>'\n"
+        "    def __bytes__(self): return b'x'\n    def __lshift__(self, n): return n\n"
+        "def cut(a, s): return a[s]\ndef same(t, v): return type(v) is t",
+        "a = L(1, 2, 3)\nassert a[1:] == [2, 3] and a[::-1] == [3, 2, 1] and cut([1, 2, 3], slice(2)) == [1, 2]\n"
+        "b = a\nb += [4]\nassert a.a == [1, 2, 3, 4] and a == b\n"
+        "assert divmod(a, 3) == (1, 1) and divmod(7, a) == 7 and pow(a, 2, 5) == 1 and a ** 2 == 16 and a << 3 == 3\n"
+        "assert round(a, 2) == 2 and [7, 8][a] == 8 and f'{a:y}' == '<y>' and bytes(a) == b'x'\n"
+        "assert same(int, 3) and not same(int, '3')",
+    ),
+    "copies": (
+        "class N:\n    def __init__(self): self.items = [1]",
+        "import copy\na = N()\nb, c = copy.copy(a), copy.deepcopy({'it': a})['it']\nb.v = 2\nc.items = []\n"
+        "assert a.items == [1] and not hasattr(a, 'v') and type(b) is type(c) is N",
+    ),
     "what an iterator makes possible": (
         "class Range:\n    def __init__(self, n): self.n = n\n"
         "    def __iter__(self): return iter(range(self.n))\n",
@@ -279,7 +320,23 @@ RIGHT = {
         "def told(n):\n    try: f(n)\n    except Exception as e: return e\n"
         "assert type(told(0)) is Own and isinstance(told(0), LookupError) and str(told(0)) == 'mine'\n"
         "assert type(told(1)) is Odd and str(told(1)) == 'a'\nassert str(told(2)) == 'SystemExit: 3'\n"
-        "assert told(3).args == ('k',)\nassert 'UnicodeDecodeError' in str(told(4))",
+        "assert told(3).args == ('k',) and isinstance(told(4), UnicodeDecodeError) and told(4).start == 0",
+    ),
+    "errors of one's own": (
+        "class Low(Exception):\n    def __init__(self, need, have):\n        super().__init__(f'{have} of {need}')\n"
+        "        self.need, self.have = need, have\n    def lacks(self): return self.need - self.have\n"
+        "class Lower(Low, KeyError):\n    def __init__(self, n): super().__init__(n, 0)\n"
+        "class Mute(Exception):\n    def __str__(self): raise ValueError\n"
+        "def f(n):\n    if n == 9: raise Mute\n    raise Lower(n) if n else Low(3, 1)\ndef g(e): return e.lacks()\n"
+        "def two(): raise ValueError('a', [2])\ndef ends():\n    return 7\n    yield",
+        "def told(f, *a):\n    try: f(*a)\n    except Exception as e: return e\n"
+        "e = told(f, 0)\nassert type(e) is Low and e.need == 3 and e.lacks() == 2 == g(e) and e.args == ('1 of 3',)\n"
+        "assert issubclass(Lower, Low) and issubclass(Lower, KeyError) and not issubclass(Low, KeyError)\n"
+        "try: f(5)\nexcept Low as low: assert type(low) is Lower and isinstance(low, KeyError) and low.lacks() == 5\n"
+        "assert str(told(f, 0)) == '1 of 3' and repr(told(f, 0)) == repr(Low(3, 1)) and str(Low(2, 1)) == '1 of 2'\n"
+        "try: raise Lower(2)\nexcept Low as raised: assert raised.have == 0 and not hasattr(raised, 'other')\n"
+        "assert type(told(f, 9)) is Mute and told(two).args == ('a', [2])\n"
+        "try: next(ends())\nexcept StopIteration as stop: assert stop.value == 7",
     ),
     "the standard library's names": (
         "import os.path\nfrom typing import List\nfrom collections import OrderedDict as O\nimport math as m\n"

@@ -38,7 +38,7 @@ def test_the_last_thing_said_counts() -> None:
         (ExecResult(OK, stdout='#m#{"value": 1}', truncated=True), "error", "more than can be taken"),
         *[
             (ExecResult(OK, stdout=f"#m#{forged}"), "error", "cannot be read")
-            for forged in ("{", "[1]", '{"raised": 3}', '{"raised": ["a", "b"]}', "[" * 100_000)
+            for forged in ("{", "[1]", '{"raised": 3}', '{"raised": ["a", 0]}', "[" * 100_000)
         ],
     ],
 )
@@ -71,4 +71,4 @@ def test_what_cannot_be_asked(asked: Any) -> None:
 def test_the_first_that_fails_is_the_outcome(verdicts: Sequence[str], outcome: str) -> None:
     report = function._report({"value": [[verdict, f"told {verdict}"] for verdict in verdicts]}, 3)
     assert (report.outcome, report.passed) == (Outcome(outcome), list(verdicts).count("correct"))
-    assert function._report({"raised": ["E", "why", 0]}, 3) == CodeReport(Outcome.error, 0, 3, ("why",))
+    assert function._report({"raised": ["E", "why"]}, 3) == CodeReport(Outcome.error, 0, 3, ("why",))
