@@ -128,6 +128,11 @@ def _question(given: Any) -> dict[str, Any]:
     """What one half may ask of the other's objects: nothing that runs code of its own there."""
     if not isinstance(given, dict) or given.get("do") not in OPERATIONS or not isinstance(given.get("args"), list):
         raise Failed(Outcome.error, "asked what cannot be asked")
+    match given.get("target"):
+        case {"r": int(), **rest} if not rest:
+            pass
+        case _:
+            raise Failed(Outcome.error, "asked what cannot be asked")
     return {name: given.get(name) for name in ("do", "target", "args")}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import contextlib
 import io
 import random
@@ -9,9 +11,19 @@ import traceback
 from typing import Any
 
 from peer import Peer  # type: ignore[import-not-found]
-from remote import Kind  # type: ignore[import-not-found]
 
 FILE, TESTS = "<tests>", "tests"
+
+
+class Seen:
+    """What became of a file's tests while they ran."""
+
+    passed = skipped = 0
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call":
+            self.passed += report.passed
+            self.skipped += report.skipped
 
 
 class Grader(Peer):  # type: ignore[misc]
@@ -38,13 +50,26 @@ class Grader(Peer):  # type: ignore[misc]
     def do_run_tests(self, tests: list[str], entry_point: str) -> Any:
         """Each of `tests` in turn; [[verdict, what was said of it]] in their order."""
         random.seed(0)
-        return {"value": [self._run(test, entry_point) for test in tests]}
+        hidden = self._hidden("\n".join(tests), entry_point)
+        return {"value": [self._run(test, entry_point, hidden) for test in tests]}
 
-    def _run(self, test: str, entry_point: str) -> list[str]:
-        names = {"__name__": TESTS, **self.tests}
+    def _hidden(self, text: str, entry_point: str) -> set[str]:
+        """Names of Python's own that stay so: a program's `abs` is for the tests only where it is what they test."""
+        shadows = {key for key in self.tests if hasattr(builtins, key) and key != entry_point}
         try:
-            exec(compile(test, FILE, "exec"), names)
-            if "check" in names and "check" not in self.tests:
+            asked = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+        except (SyntaxError, ValueError, RecursionError):
+            asked = set()
+        others = asked & (self.given - shadows) or entry_point or "check" in text
+        functions = {key for key in shadows & self.given if not isinstance(getattr(builtins, key), type)}
+        return shadows if others else shadows - functions
+
+    def _run(self, test: str, entry_point: str, hidden: set[str]) -> list[str]:
+        mine = {key: value for key, value in self.tests.items() if key not in hidden}
+        names = {"__name__": TESTS, **mine}
+        try:
+            exec(compile(test, FILE, "exec", dont_inherit=True), names)
+            if "check" in names and names["check"] is not mine.get("check"):
                 names["check"](self._candidate(entry_point))
         except BaseException as e:
             return ["incorrect" if isinstance(e, AssertionError) else "error", self._told(e, test)]
@@ -53,8 +78,8 @@ class Grader(Peer):  # type: ignore[misc]
     def _candidate(self, entry_point: str) -> Any:
         if entry_point:
             return self.tests[entry_point]
-        functions = [value for value in self.tests.values() if callable(value) and not isinstance(value, type)]
-        functions = functions or [value for value in self.tests.values() if isinstance(value, Kind)]
+        made = [self.tests[key] for key in self.tests if key in self.given - {"check"} and callable(self.tests[key])]
+        functions = [value for value in made if not isinstance(value, type)] or made
         if not functions:
             raise NameError("the program defines no function")
         return functions[-1]
@@ -64,10 +89,13 @@ class Grader(Peer):  # type: ignore[misc]
 
         with open("/tmp/test_solution.py", "w") as file:
             file.write(test)
-        said = io.StringIO()
+        said, seen = io.StringIO(), Seen()
+        options = ["-q", "-x", "-s", "--no-header", "-p", "no:cacheprovider", "/tmp/test_solution.py"]
         with contextlib.redirect_stdout(said):
-            code = pytest.main(["-q", "-x", "-s", "--no-header", "-p", "no:cacheprovider", "/tmp/test_solution.py"])
+            code = pytest.main(options, plugins=[seen])
         verdict = {0: "correct", 1: "incorrect"}.get(int(code), "error")
+        if verdict == "correct" and (not seen.passed or (seen.skipped and "skip" not in test and "xfail" not in test)):
+            verdict = "incorrect"  # the program has its tests skipped
         return {"value": [[verdict, said.getvalue()[-2000:]]]}
 
     def _told(self, error: BaseException, test: str) -> str:

@@ -23,6 +23,7 @@ import queue
 import sys
 import threading
 import types
+import weakref
 from typing import Any
 
 from remote import OPERATIONS, Kind, Remote, make_kind, number_of, operated, stand_in  # type: ignore[import-not-found]
@@ -39,6 +40,8 @@ _BY_TEXT: dict[str, tuple[type, Any, Any]] = {
 }
 _ALONE: dict[str, Any] = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
 _CONTAINERS: dict[str, Any] = {"t": tuple, "s": set, "z": frozenset, "q": collections.deque}
+SHARED = ("typing", "collections", "collections.abc", "abc", "enum", "datetime", "decimal", "fractions", "numbers")
+"""Modules of the standard library whose classes are the same in both halves."""
 
 
 class Peer:
@@ -53,10 +56,13 @@ class Peer:
         self._objects: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
         self._kinds: dict[int, Kind] = {}
+        self._stand_ins: Any = weakref.WeakValueDictionary()
         self._threads: list[tuple[queue.SimpleQueue[Any], queue.SimpleQueue[Any]]] = []
         self._current = threading.local()
         self._asked_back = False
         self.names: dict[str, Any] = {}
+        self.given: set[str] = set()
+        """Names of the tests' that the program itself has made."""
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -139,7 +145,7 @@ class Peer:
         try:
             if type(error) is kind and str(kind(*error.args)) == text:  # else made of more than it tells
                 told["made_of"] = [self.encode(part) for part in error.args]
-            elif self.tells_kinds and isinstance(error, Exception):
+            elif isinstance(error, Exception) and (self.tells_kinds or isinstance(type(error), Kind)):
                 told["error"] = self.encode(error)
         except BaseException:  # of its own, such as a text that cannot be made
             return {"raised": told["raised"]}
@@ -167,17 +173,19 @@ class Peer:
         module = types.ModuleType(name)
         sys.modules[name] = module
         self.names = module.__dict__
-        exec(compile(program, f"<{name}>", "exec"), self.names)
+        exec(compile(program, f"<{name}>", "exec", dont_inherit=True), self.names)
         found: dict[str, Any] = {}
         for key, value in list(self.names.items()):
             if key.startswith("__"):
                 continue
             if isinstance(value, types.ModuleType):
                 found[key] = {"module": value.__name__}
-            elif getattr(value, "__module__", name) in (name, None) or not hasattr(value, "__qualname__"):
-                found[key] = {"value": self.encode(value)}
+            elif (isinstance(value, type) and value.__module__ in SHARED) or type(value).__module__ == "typing":
+                found[key] = {"module": value.__module__, "name": getattr(value, "__name__", "") or key}
             else:
-                found[key] = {"module": value.__module__, "name": value.__qualname__}
+                made = isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
+                own = not made or value.__module__ == name
+                found[key] = {"value": self.encode(value), "own": own}
         return {"names": found}
 
     def do_call(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -290,33 +298,50 @@ class Peer:
 
     def _stand_in(self, number: int, name: str, told: Any) -> Any:
         """For a class, where its own is None; for an object of a class that is told; for one of whatever class."""
-        if "k" not in told:
-            return Remote(self, number, name)
-        if told["k"] is not None:
-            return stand_in(self.decode(told["k"]), self, number, name)
-        if number not in self._kinds:
-            self._kinds[number] = make_kind(self, number, name, [self.decode(base) for base in told["above"]])
-        return self._kinds[number]
+        if "k" in told and told["k"] is None:
+            if number not in self._kinds:
+                self._kinds[number] = make_kind(self, number, name, [self._error_class(one) for one in told["above"]])
+            return self._kinds[number]
+        if (held := self._stand_ins.get(number)) is not None:  # one object is one object
+            return held
+        kind = self.decode(told["k"]) if "k" in told else Remote
+        if kind is not Remote and not isinstance(kind, Kind):
+            raise ValueError("no class of the other half")
+        self._stand_ins[number] = made = stand_in(kind, self, number, name)
+        return made
+
+    def _error_class(self, told: Any) -> type:
+        found = self.decode(told)
+        if not (isinstance(found, type) and issubclass(found, Exception)):
+            raise ValueError("no class of errors")
+        return found
 
     def take_names(self, found: Any, module: str) -> dict[str, Any]:
         """Names for the tests, from what `do_load` of the other half said."""
-        names = {key: self._name(key, told) for key, told in found.items()}
+        names = {key: self._name(key, told) for key, told in found.items() if key.isidentifier() and key[:2] != "__"}
+        self.given = {key for key in names if found[key].get("own")}
         made = types.ModuleType(module)
         made.__dict__.update(names)
+        made.__dict__["__all__"] = [key for key in names if not hasattr(builtins, key)]
         sys.modules[module] = made
         return names
 
     def _name(self, key: str, told: Any) -> Any:
+        """Of the program's imports those of the standard library: modules by names that say no other's, and classes.
+        Functions run where the program is: `decode = eval` would run here what it likes."""
         if "value" in told:
             return self.decode(told["value"])
-        # only what the standard library has, so that nothing of the program is imported here
-        if str(told["module"]).partition(".")[0] not in sys.stdlib_module_names:
+        module, name = str(told["module"]), str(told.get("name", ""))
+        known = sys.stdlib_module_names
+        if not name:
+            alias = key not in (module.partition(".")[0], module.rpartition(".")[2]) and key in known
+            apart = module.partition(".")[0] in ("builtins", "unittest")
+            return None if alias or apart or module.partition(".")[0] not in known else importlib.import_module(module)
+        if module not in SHARED:
             return None
-        found: Any = importlib.import_module(told["module"])
-        for part in str(told.get("name", "")).split("."):
-            # some give another name than the one they are imported by, as typing.List
-            found = getattr(found, part, getattr(found, key, None)) if part else found
-        return found
+        found: Any = importlib.import_module(module)
+        found = getattr(found, name, getattr(found, key, None))  # some have another name than they are imported by
+        return None if isinstance(found, types.FunctionType) or "." in name else found
 
 
 def _plain(mark: str, held: Any, data: Any) -> Any:

@@ -54,7 +54,7 @@ class Remote:
         self.__dict__.update(_peer=peer, _number=number, __name__=name)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__doc__":
+        if name.startswith("__"):
             raise AttributeError(name)
         return self._peer.ask("attribute", self, name)
 
@@ -74,6 +74,10 @@ class Remote:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._peer.ask("call", self, args, kwargs, changed=(*args, *kwargs.values()))
+
+
+_TEXT: Any = property(lambda self: self._peer.ask("attribute", self, "__doc__"))
+Remote.__doc__ = _TEXT
 
 
 class Kind(type):
@@ -102,7 +106,7 @@ class Kind(type):
         return cls._peer.ask("call", cls, args, kwargs, changed=(*args, *kwargs.values()))
 
 
-Kind.__doc__ = property(lambda cls: cls._peer.ask("attribute", cls, "__doc__"))  # type: ignore[assignment]
+Kind.__doc__ = _TEXT
 
 
 class Raised:
@@ -130,7 +134,7 @@ class Raised:
 def make_kind(peer: Any, number: int, name: str, above: list[Any]) -> Kind:
     """A class for one there; `above`: its bases that are errors, for Python asks errors' classes for theirs."""
     bases = (*([] if any(issubclass(base, Raised) for base in above) else [Raised]), *above) if above else (Remote,)
-    return Kind(name, bases, {"_peer": peer, "_number": number})
+    return Kind(name, bases, {"_peer": peer, "_number": number, "__doc__": _TEXT})
 
 
 def stand_in(kind: Any, peer: Any, number: int, name: str) -> Any:

@@ -266,6 +266,28 @@ RIGHT = {
         "try:\n    class T(A): pass\nexcept TypeError as e: assert 'cannot have one of the tests' in str(e)\n"
         "else: raise AssertionError('made')",
     ),
+    "one object is one object": (
+        "class S:\n    one = None\n    def __new__(cls):\n        cls.one = cls.one or super().__new__(cls)\n"
+        "        return cls.one\n    def __enter__(self): return self\n    def __exit__(self, *error): pass",
+        "assert S() is S()\na = S()\nwith a as b: assert a is b",
+    ),
+    "texts of classes and functions": (
+        "class A:\n    'a'\ndef f(x):\n    'b'",
+        "assert (A.__doc__, f.__doc__, A().__doc__) == ('a', 'b', 'a')",
+    ),
+    "annotations are looked at": (
+        "def f(x: int): return f.__annotations__['x'] is int",
+        "from dataclasses import dataclass\n@dataclass\nclass I:\n    a: int\nassert f(I(3).a)",
+    ),
+    "the function that is checked": (
+        "from typing import List\ndef check(x): return x\ndef f(x): return check(x)\nfrom math import sqrt",
+        "def check(candidate): assert candidate(4) == 4",
+    ),
+    "a name of Python's own that is asked for": ("def sum(a): return a[0]", "assert sum([7, 1]) == 7"),
+    "an error of its own in a tests' function": (
+        "class Stop(Exception): pass\ndef f(g):\n    try: g()\n    except Stop: return 'stopped'",
+        "def g(): raise Stop\nassert f(g) == 'stopped'",
+    ),
     "a class that says yes": (
         "class M(type):\n    def __instancecheck__(cls, o): return True\n"
         "class A(metaclass=M): pass\ndef f(): return 3",
@@ -358,6 +380,43 @@ RIGHT = {
 @pytest.mark.parametrize("name", RIGHT)
 def test_right(name: str) -> None:
     assert grade(*RIGHT[name]) == CodeReport(Outcome.correct, 1, 1, ("",))
+
+
+UNEARNED = {
+    "a function of Python's own": (
+        "def encode(s): return \"type('X', (), {'__eq__': lambda *a: True})()\"\ndecode = eval",
+        "assert decode(encode('abc')) == 'abc'",
+    ),
+    "a value that equals all": ("from unittest.mock import _ANY as f", "assert f() == 4"),
+    "the tests' check": ("def f(x): return 7\ncheck = None", "def check(c): assert c(2) == 4"),
+    "abs": ("def abs(x): return 0\ndef f(x): return 7", "assert abs(f(2) - 4) < 1e-6"),
+    "abs, checked": ("def abs(x): return 0\ndef f(x): return 7", "def check(c): assert abs(c(2) - 4) < 1e-6"),
+    "an error": ("ValueError = Exception\ndef f(x): return 1", "try: f(1); assert False\nexcept ValueError: pass"),
+    "another module": ("import random as math\nmath.isclose = None\ndef f(): return 1", "assert math.isclose(f(), 1)"),
+}
+
+
+@pytest.mark.parametrize("name", UNEARNED)
+def test_unearned(name: str) -> None:
+    """What a program takes the place of is not what its tests ask by."""
+    assert grade(*UNEARNED[name]).outcome in (Outcome.incorrect, Outcome.error)
+
+
+@pytest.mark.parametrize("target", [{"x": ["type", "type"]}, {"r": "1"}, {"r": 1, "l": 2}, 3, None])
+def test_only_what_was_given_can_be_asked(target: Any) -> None:
+    with pytest.raises(function.Failed, match="cannot be asked"):
+        function._question({"do": "call", "target": target, "args": []})
+
+
+def test_what_it_says_of_classes_is_looked_at(pair: tuple[Any, Any]) -> None:
+    number = {"x": ["type", "int"]}
+    for forged in (
+        {"l": 1, "n": "E", "k": None, "above": [number]},
+        {"l": 2, "n": "E", "k": number},
+        {"l": 3, "n": "E", "k": {"r": 1}},
+    ):
+        with pytest.raises((ValueError, KeyError)):
+            pair[0].decode(forged)
 
 
 WRONG = {
