@@ -21,7 +21,9 @@ MODULE = "solution"
 BOOT_SECONDS = 30.0
 LONG = 500_000
 """Characters of a message beyond which it goes by a file: code has a limit."""
-OPERATIONS = frozenset(("call", "operation", "equal", "hash", "repr", "attribute", "set_attribute"))
+OPERATIONS = frozenset(
+    ("call", "operation", "equal", "plain", "hash", "repr", "attribute", "set_attribute", "delete_attribute")
+)
 
 ANSWERS = ("value", "raised", "error", "made_of", "changed")
 
@@ -99,8 +101,8 @@ async def _grade(program: str, tests: dict[str, Any], agent: Sandbox, grader: Sa
     total = len(tests["args"][0]) if tests["do"] == "run_tests" else 1
     deadline = time.monotonic() + BOOT_SECONDS
     left, right = (Half(box, f"#{secrets.token_hex(12)}#", deadline) for box in (agent, grader))
-    await left.boot("remote", "peer", peer="Peer")
-    await right.boot("remote", "peer", "grading", peer="Grader")
+    await left.boot("remote", "values", "peer", peer="Peer")
+    await right.boot("remote", "values", "peer", "grading", peer="Grader")
     left.deadline = right.deadline = time.monotonic() + timeout
     try:
         loaded = await left.send({"do": "load", "args": [program, MODULE]})

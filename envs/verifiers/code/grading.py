@@ -47,6 +47,10 @@ class Grader(Peer):  # type: ignore[misc]
             raise AttributeError(f"{type(target).__name__!r} object has no attribute {name!r} to write")
         return super().do_set_attribute(target, name, value)
 
+    def do_delete_attribute(self, target: Any, name: str) -> Any:
+        """Nothing of the tests' is taken away."""
+        raise AttributeError(f"{type(target).__name__!r} object has no attribute {name!r} to delete")
+
     def do_run_tests(self, tests: list[str], entry_point: str) -> Any:
         """Each of `tests` in turn; [[verdict, what was said of it]] in their order."""
         random.seed(0)

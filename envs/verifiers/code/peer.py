@@ -12,52 +12,33 @@ from __future__ import annotations
 
 import builtins
 import collections
-import datetime
-import decimal
-import fractions
 import importlib
 import json
-import math
 import os
 import queue
 import sys
 import threading
 import types
-import weakref
 from typing import Any
 
-from remote import OPERATIONS, Kind, Remote, make_kind, number_of, operated, stand_in  # type: ignore[import-not-found]
+from remote import OPERATIONS, Kind, operated  # type: ignore[import-not-found]
+from values import CHANGED, Values  # type: ignore[import-not-found]
 
 STACK = 64 << 20
 MAX_TEXT = 400
-_EXACT = 1 << 53
-_BY_TEXT: dict[str, tuple[type, Any, Any]] = {
-    "Decimal": (decimal.Decimal, str, decimal.Decimal),
-    "Fraction": (fractions.Fraction, str, fractions.Fraction),
-    "date": (datetime.date, datetime.date.isoformat, datetime.date.fromisoformat),
-    "datetime": (datetime.datetime, datetime.datetime.isoformat, datetime.datetime.fromisoformat),
-    "time": (datetime.time, datetime.time.isoformat, datetime.time.fromisoformat),
-}
-_ALONE: dict[str, Any] = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
-_CONTAINERS: dict[str, Any] = {"t": tuple, "s": set, "z": frozenset, "q": collections.deque}
 SHARED = ("typing", "collections", "collections.abc", "abc", "enum", "datetime", "decimal", "fractions", "numbers")
 """Modules of the standard library whose classes are the same in both halves."""
 
 
-class Peer:
+class Peer(Values):  # type: ignore[misc]
     """One half. `handle(text)` takes a message and gives the next: an answer, or something to ask the other half."""
 
-    tells_kinds = True
-
     def __init__(self, mark: str):
+        super().__init__()
         self._mark = mark
         self._stream = sys.stdout
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what a program prints is nobody's
-        self._objects: dict[int, Any] = {}
-        self._numbers: dict[int, int] = {}
-        self._kinds: dict[int, Kind] = {}
-        self._stand_ins: Any = weakref.WeakValueDictionary()
-        self._threads: list[tuple[queue.SimpleQueue[Any], queue.SimpleQueue[Any]]] = []
+        self._threads: list[tuple[queue.SimpleQueue[Any], queue.SimpleQueue[Any], threading.Lock]] = []
         self._current = threading.local()
         self._asked_back = False
         self.names: dict[str, Any] = {}
@@ -69,7 +50,7 @@ class Peer:
     def handle(self, text: str) -> None:
         message = json.loads(text)
         if message["do"] == "answer":
-            told, out = self._threads[-1]
+            told, out, _ = self._threads[-1]
             told.put(message)
             self._say(self._next(out))
         elif message["do"].startswith("run_") or self._asked_back or '"l"' in text:
@@ -91,13 +72,15 @@ class Peer:
         told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         out: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
+        lines = told, out, threading.Lock()
+
         def run() -> None:
-            self._current.lines = told, out
+            self._current.lines = lines
             out.put(self._outcome(message))
 
+        self._threads.append(lines)
         threading.stack_size(STACK)
         threading.Thread(target=run, daemon=True).start()
-        self._threads.append((told, out))
         return self._next(out)
 
     def _next(self, out: queue.SimpleQueue[Any]) -> Any:
@@ -108,9 +91,11 @@ class Peer:
 
     def ask(self, operation: str, target: Any, *args: Any, changed: Any = ()) -> Any:
         """Have the other half do something with an object of its own."""
-        told, out = self._current.lines
-        out.put({"ask": {"do": operation, "target": self.encode(target), "args": [self.encode(a) for a in args]}})
-        answer = told.get()
+        # a thread of the tests' or the program's own asks on behalf of what is under way
+        told, out, one_at_a_time = getattr(self._current, "lines", None) or self._threads[-1]
+        with one_at_a_time:
+            out.put({"ask": {"do": operation, "target": self.encode(target), "args": [self.encode(a) for a in args]}})
+            answer = told.get()
         for mine, theirs in zip(changed, answer.get("changed", ()), strict=False):
             if theirs is not None:
                 _become(mine, self.decode(theirs))
@@ -143,8 +128,11 @@ class Peer:
             text = f"{type(error).__name__}: {text}"
         told: dict[str, Any] = {"raised": [kind.__name__, text]}
         try:
-            if type(error) is kind and str(kind(*error.args)) == text:  # else made of more than it tells
-                told["made_of"] = [self.encode(part) for part in error.args]
+            parts = error.args
+            if isinstance(error, OSError) and len(parts) == 2 and error.filename is not None:
+                parts = (*parts, error.filename)
+            if type(error) is kind and str(kind(*parts)) == text:  # else made of more than it tells
+                told["made_of"] = [self.encode(part) for part in parts]
             elif isinstance(error, Exception) and (self.tells_kinds or isinstance(type(error), Kind)):
                 told["error"] = self.encode(error)
         except BaseException:  # of its own, such as a text that cannot be made
@@ -157,14 +145,12 @@ class Peer:
         if isinstance(error, Exception):
             error.__dict__["_text"] = text
             return error
-        kind = getattr(builtins, name, RuntimeError)
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            kind = RuntimeError
+        parts = [self.decode(part) for part in answer.get("made_of", (text,))]
         try:
-            made: Exception = kind(*(self.decode(part) for part in answer.get("made_of", (text,))))
+            made: Exception = self.exception(name, parts)
+            return made
         except TypeError:  # such as UnicodeDecodeError, made of five arguments
-            made = RuntimeError(f"{name}: {text}")
-        return made
+            return RuntimeError(f"{name}: {text}")
 
     # -- what may be asked -----------------------------------------------------------------------------------------
 
@@ -172,6 +158,7 @@ class Peer:
         """Run a program as a module; its names, each with how the other half may know it."""
         module = types.ModuleType(name)
         sys.modules[name] = module
+        self._module = name
         self.names = module.__dict__
         exec(compile(program, f"<{name}>", "exec", dont_inherit=True), self.names)
         found: dict[str, Any] = {}
@@ -180,7 +167,9 @@ class Peer:
                 continue
             if isinstance(value, types.ModuleType):
                 found[key] = {"module": value.__name__}
-            elif (isinstance(value, type) and value.__module__ in SHARED) or type(value).__module__ == "typing":
+            elif getattr(value, "__module__", "") in SHARED and (
+                isinstance(value, type) or type(value).__module__ == "typing"
+            ):
                 found[key] = {"module": value.__module__, "name": getattr(value, "__name__", "") or key}
             else:
                 made = isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
@@ -206,8 +195,18 @@ class Peer:
         setattr(target, name, value)
         return {"value": None}
 
+    def do_delete_attribute(self, target: Any, name: str) -> Any:
+        delattr(target, name)
+        return {"value": None}
+
     def do_equal(self, target: Any, other: Any) -> Any:
         return {"value": bool(target == other)}
+
+    def do_plain(self, target: Any) -> Any:
+        """What a container of a class of the program's holds, whatever the class says of it."""
+        if self.own_container(target) is None:
+            raise AttributeError("plain")
+        return {"value": self.encode_container(target)}
 
     def do_hash(self, target: Any) -> Any:
         return {"value": hash(target)}
@@ -219,102 +218,6 @@ class Peer:
         if name not in OPERATIONS:
             raise AttributeError(name)
         return {"value": self.encode(operated(target, name, args))}
-
-    # -- values ----------------------------------------------------------------------------------------------------
-
-    def encode(self, value: Any) -> Any:
-        kind = type(value)
-        if value is Ellipsis or value is NotImplemented:
-            return {"x": [repr(value), ""]}
-        if value is None or kind is bool:
-            return value
-        if isinstance(value, Remote | Kind) or isinstance(kind, Kind):
-            return {"r": number_of(value)}
-        if isinstance(value, int):
-            plain = int.__int__(value)
-            return plain if -_EXACT < plain < _EXACT else {"i": hex(plain)}
-        if isinstance(value, float):
-            plain_float = float.__float__(value)
-            return plain_float if math.isfinite(plain_float) else {"f": repr(plain_float)}
-        if isinstance(value, str):
-            return str.__str__(value)
-        return self._encode_more(value, kind)
-
-    def _encode_more(self, value: Any, kind: type) -> Any:
-        if isinstance(value, list):
-            return [self.encode(item) for item in list.__iter__(value)]
-        if isinstance(value, dict):
-            return {"d": [[self.encode(k), self.encode(v)] for k, v in dict.items(value)]}
-        for mark, container in _CONTAINERS.items():
-            if isinstance(value, container):
-                return {mark: [self.encode(item) for item in container.__iter__(value)]}
-        if isinstance(value, bytes | bytearray):
-            return {"b": bytes(value).hex(), "m": kind is bytearray}
-        if isinstance(value, complex):
-            return {"c": [self.encode(value.real), self.encode(value.imag)]}
-        if kind is range:
-            return {"range": [value.start, value.stop, value.step]}
-        if kind is slice:
-            return {"slice": [self.encode(part) for part in (value.start, value.stop, value.step)]}
-        if isinstance(value, type) and getattr(builtins, name := str(value.__name__), None) is value:
-            return {"x": ["type", name]}
-        for name, (known, to_text, _) in _BY_TEXT.items():
-            if kind is known:
-                return {"x": [name, to_text(value)]}
-        return self._stranger(value, kind)
-
-    def _stranger(self, value: Any, kind: type) -> Any:
-        """Its number and name, and its class: so the other half can tell what is of one class, and what is an error."""
-        told: dict[str, Any] = {"l": self._number(value), "n": getattr(value, "__name__", kind.__name__)}
-        if self.tells_kinds and isinstance(value, type):
-            above = [base for base in value.__bases__ if issubclass(base, Exception)]
-            return {**told, "k": None, "above": [self.encode(base) for base in above]}
-        if self.tells_kinds and kind.__module__ != "builtins":
-            return {**told, "k": self.encode(kind)}
-        return told
-
-    def _number(self, value: Any) -> int:
-        number = self._numbers.setdefault(id(value), len(self._numbers) + 1)
-        self._objects[number] = value  # held, so that its id stays its own
-        return number
-
-    def decode(self, data: Any) -> Any:
-        if isinstance(data, list):
-            return [self.decode(item) for item in data]
-        if not isinstance(data, dict):
-            return data
-        ((mark, held), *_) = data.items()
-        if mark == "d":
-            return {self.decode(k): self.decode(v) for k, v in held}
-        if mark in _CONTAINERS:
-            return _CONTAINERS[mark](self.decode(item) for item in held)
-        if mark == "slice":
-            return slice(*(self.decode(part) for part in held))
-        if mark == "r":
-            return self._objects[held]
-        if mark == "l":
-            return self._stand_in(int(held), str(data["n"]), data)
-        return _plain(mark, held, data)
-
-    def _stand_in(self, number: int, name: str, told: Any) -> Any:
-        """For a class, where its own is None; for an object of a class that is told; for one of whatever class."""
-        if "k" in told and told["k"] is None:
-            if number not in self._kinds:
-                self._kinds[number] = make_kind(self, number, name, [self._error_class(one) for one in told["above"]])
-            return self._kinds[number]
-        if (held := self._stand_ins.get(number)) is not None:  # one object is one object
-            return held
-        kind = self.decode(told["k"]) if "k" in told else Remote
-        if kind is not Remote and not isinstance(kind, Kind):
-            raise ValueError("no class of the other half")
-        self._stand_ins[number] = made = stand_in(kind, self, number, name)
-        return made
-
-    def _error_class(self, told: Any) -> type:
-        found = self.decode(told)
-        if not (isinstance(found, type) and issubclass(found, Exception)):
-            raise ValueError("no class of errors")
-        return found
 
     def take_names(self, found: Any, module: str) -> dict[str, Any]:
         """Names for the tests, from what `do_load` of the other half said."""
@@ -344,26 +247,8 @@ class Peer:
         return None if isinstance(found, types.FunctionType) or "." in name else found
 
 
-def _plain(mark: str, held: Any, data: Any) -> Any:
-    if mark == "i":
-        return int(held, 16)
-    if mark == "f":
-        return float(held)
-    if mark == "b":
-        return bytearray.fromhex(held) if data.get("m") else bytes.fromhex(held)
-    if mark == "c":
-        return complex(*(float(part) if isinstance(part, int | float) else float(part["f"]) for part in held))
-    if mark == "range":
-        return range(*held)
-    if mark == "x" and held[0] == "type" and isinstance(found := getattr(builtins, held[1]), type):
-        return found
-    if mark == "x":
-        return _ALONE[held[0]] if held[0] in _ALONE else _BY_TEXT[held[0]][2](held[1])
-    raise ValueError(f"not a value: {mark!r}")
-
-
 def _mutable(value: Any) -> bool:
-    return isinstance(value, list | dict | set | bytearray | collections.deque)
+    return type(value) in (*CHANGED, bytearray)  # what comes by value, as it is decoded
 
 
 def _become(mine: Any, theirs: Any) -> None:

@@ -6,6 +6,7 @@ Runs in both sandboxes, as text, beside `peer`.
 from __future__ import annotations
 
 import copy
+import math
 import operator
 from typing import Any
 
@@ -41,10 +42,17 @@ _BUILT_IN: dict[str, Any] = {
     **{f"r{name}": _reflected(name) for name in _ARITHMETIC},
     "instancecheck": lambda kind, value: isinstance(value, kind),
     "subclasscheck": lambda kind, other: issubclass(other, kind),
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "trunc": math.trunc,
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
 }
 OPERATIONS = (*_BUILT_IN, "enter", "exit")
+
+
+_READ = ("__match_args__", "__members__", "__wrapped__", "__annotations__")
+"""What is read of the other half though its name is Python's; the tests' half does not tell it."""
 
 
 class Remote:
@@ -54,17 +62,25 @@ class Remote:
         self.__dict__.update(_peer=peer, _number=number, __name__=name)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name not in _READ:
             raise AttributeError(name)
         return self._peer.ask("attribute", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._peer.ask("set_attribute", self, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        self._peer.ask("delete_attribute", self, name)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Remote):
-            return False
+            return "_plain" in self.__dict__ and bool(self._peer.ask("plain", self) == other)
         return self._number == other._number or self._peer.ask("equal", self, other) is True
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What a container is to `isinstance`, besides being of its class."""
+        return self.__dict__.get("_plain", type(self))
 
     def __hash__(self) -> int:
         return hash(self._peer.ask("hash", self))
@@ -92,7 +108,7 @@ class Kind(type):
         return super().__new__(cls, name, bases, names)
 
     def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__") and name != "__match_args__":
+        if name.startswith("__") and name not in _READ:
             raise AttributeError(name)
         return cls._peer.ask("attribute", cls, name)
 
@@ -164,11 +180,15 @@ def _operation(name: str) -> Any:
         known = isinstance(self, Kind) and getattr(type, f"__{name}__")(self, other)
         return known or (isinstance(other, Remote | Kind) and run(self, other))
 
+    def left(self: Any, kind: Any, error: Any, _: Any) -> Any:
+        """A traceback is of this half alone."""
+        return run(self, kind, error, None)
+
     def copied(self: Any, *_: Any) -> Any:
         """The memo of a deep copy is of this half alone."""
         return run(self)
 
-    return kind if name in _KINDS else copied if name in ("copy", "deepcopy") else run
+    return {"exit": left, "copy": copied, "deepcopy": copied, **dict.fromkeys(_KINDS, kind)}.get(name, run)
 
 
 for _name in OPERATIONS:

@@ -29,7 +29,7 @@ from agentgym.sandboxes.fake import FakeSandbox
 from agentgym.types import Outcome
 
 FOLDER = Path(function.__file__).parent
-MODULES = ("remote", "peer", "grading", "solution")
+MODULES = ("remote", "values", "peer", "grading", "solution")
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +161,10 @@ def test_what_only_looks_plain_is_made_plain(pair: tuple[Any, Any]) -> None:
     assert [type(item) for item in arrived] == [int, str, list, dict]
 
 
-def test_an_object_is_known_by_a_number_and_comes_back_as_itself(peer: Any, pair: tuple[Any, Any]) -> None:
+def test_an_object_is_known_by_a_number_and_comes_back_as_itself(pair: tuple[Any, Any]) -> None:
     mine = object()
     stands = pair[1].decode(pair[0].encode({"it": [mine]}))["it"][0]
-    assert type(stands) is peer.Remote
+    assert type(stands).__name__ == "Remote"
     assert pair[0].decode(pair[1].encode(stands)) is mine
     assert pair[0].encode(mine) == pair[0].encode(mine)
     assert pair[0].encode(mine) != pair[0].encode(object())
@@ -287,6 +287,56 @@ RIGHT = {
     "an error of its own in a tests' function": (
         "class Stop(Exception): pass\ndef f(g):\n    try: g()\n    except Stop: return 'stopped'",
         "def g(): raise Stop\nassert f(g) == 'stopped'",
+    ),
+    "named tuples": (
+        "from collections import namedtuple\nfrom typing import NamedTuple\nP = namedtuple('P', 'x y', defaults=[2])\n"
+        "class Q(NamedTuple):\n    a: int\n    b: str = 'b'\ndef f(): return P(1)\ndef g(p): return p.z\n"
+        "class Own(NamedTuple):\n    a: int\n    def __eq__(self, o): return True\n    def twice(self): return 2\n"
+        "def h(): return Own(1)",
+        "assert f().y == 2 and f() == (1, 2) and isinstance(f(), P) and type(P(3)) is P and f()._replace(x=5).x == 5\n"
+        "assert Q(1) == (1, 'b') and h() != (2,) and type(h()) is tuple\n"
+        "from collections import namedtuple\nZ = namedtuple('Z', 'z')\nassert g(Z(4)) == 4",
+    ),
+    "containers of a class of its own": (
+        "from collections import OrderedDict\nfrom enum import IntEnum, Enum\n"
+        "class C(OrderedDict):\n    def put(self, k, v):\n        self[k] = v\n"
+        "        self.move_to_end(k, last=False)\n        return self\n"
+        "class S(list):\n    def __eq__(self, o): return True\n    def peek(self): return self[-1]\n"
+        "class L(IntEnum):\n    LOW = 1\nclass T(str, Enum):\n    A = 'a'\nclass E(Enum):\n    A = 1\n"
+        "class G(dict):\n    __getattr__ = dict.__getitem__",
+        "c = C().put('a', 1).put('b', 2)\nassert c == {'a': 1, 'b': 2} and list(c) == ['b', 'a'] and c['b'] == 2\n"
+        "assert isinstance(c, dict) and isinstance(c, C) and type(c) is C and c != {'a': 1}\n"
+        "s = S([1])\ns.append(2)\nassert s.peek() == 2 == len(s) and s == [1, 2] and s != [3] and isinstance(s, list)\n"
+        "assert L.LOW == 1 and L.LOW.name == 'LOW' and T.A == 'a' and T.A.value == 'a' and isinstance(L.LOW, int)\n"
+        "assert E.A != 1 and E.A is E(1) and list(E) == [E.A] and G(a=3).a == 3",
+    ),
+    "errors of the library's": (
+        "import json, queue\ndef f(): json.loads('{')\ndef g(): queue.Queue().get_nowait()\ndef h(): open('/nope/x')\n"
+        "def v(): return ValueError('a', 2)\ndef kind(e): return type(e).__name__\n"
+        "class C:\n    def __enter__(self): return self\n"
+        "    def __exit__(self, kind, error, where):\n        self.seen = kind is KeyError and error.args == ('k',)\n"
+        "        return where is None",
+        "import json, queue, errno\n"
+        "for call, known in ((f, json.JSONDecodeError), (g, queue.Empty), (h, FileNotFoundError)):\n"
+        "    try: call()\n    except known as e: got = e\n"
+        "assert got.errno == errno.ENOENT and got.filename == '/nope/x'\n"
+        "assert isinstance(v(), ValueError) and v().args == ('a', 2) and kind(KeyError(1)) == 'KeyError'\n"
+        "with C() as c: raise KeyError('k')\nassert c.seen",
+    ),
+    "more values": (
+        "from datetime import timedelta\nfrom pathlib import Path\nfrom math import floor\n"
+        "def f(a): return a * 2\ndef p(a): return Path(a).parent\nclass A:\n    def __floor__(self): return 3\n"
+        "    x = 1\n    def __init__(self): self.y = 2\ndef g(a: int) -> str: pass",
+        "from datetime import timedelta\nfrom pathlib import Path\nimport math\n"
+        "assert f(timedelta(days=-1, microseconds=5)) == timedelta(days=-2, microseconds=10)\n"
+        "assert p(Path('/a/b')) == Path('/a') and math.floor(A()) == 3\na = A()\ndel a.y\nassert not hasattr(a, 'y')\n"
+        "assert g.__annotations__ == {'a': int, 'return': str}",
+    ),
+    "threads": (
+        "from concurrent.futures import ThreadPoolExecutor\nclass C:\n    n = 0\n    def inc(self): self.n += 1\n"
+        "def pmap(f, xs):\n    with ThreadPoolExecutor(3) as pool: return list(pool.map(f, xs))",
+        "import threading\nc = C()\nts = [threading.Thread(target=c.inc) for _ in range(4)]\nfor t in ts: t.start()\n"
+        "for t in ts: t.join()\nassert c.n == 4\nassert pmap(lambda x: x * 2, [1, 2, 3]) == [2, 4, 6]",
     ),
     "a class that says yes": (
         "class M(type):\n    def __instancecheck__(cls, o): return True\n"
@@ -414,6 +464,9 @@ def test_what_it_says_of_classes_is_looked_at(pair: tuple[Any, Any]) -> None:
         {"l": 1, "n": "E", "k": None, "above": [number]},
         {"l": 2, "n": "E", "k": number},
         {"l": 3, "n": "E", "k": {"r": 1}},
+        {"l": 4, "n": "E", "k": None, "above": [{"x": ["error", "decimal", "Decimal"]}]},
+        {"l": 5, "n": "E", "k": None, "above": [{"x": ["error", "unittest", "SkipTest"]}]},
+        {"nt": ["P", ["a b("], []]},
     ):
         with pytest.raises((ValueError, KeyError)):
             pair[0].decode(forged)
