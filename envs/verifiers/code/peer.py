@@ -22,7 +22,7 @@ import types
 from typing import Any
 
 from remote import OPERATIONS, Kind, operated  # type: ignore[import-not-found]
-from values import CHANGED, Values  # type: ignore[import-not-found]
+from values import CHANGED, DICTIONARIES, Values  # type: ignore[import-not-found]
 
 STACK = 64 << 20
 MAX_TEXT = 400
@@ -119,7 +119,7 @@ class Peer(Values):  # type: ignore[misc]
         """The name and text of what is nearest to it among Python's own errors; and the error itself, where the other
         half may know it, or what such a one is made of."""
         kinds = [kind for kind in type(error).__mro__ if kind.__module__ == "builtins"]
-        kind = kinds[0] if kinds and issubclass(kinds[0], Exception) else RuntimeError
+        kind = kinds[0] if kinds and issubclass(kinds[0], Exception | SystemExit) else RuntimeError
         try:
             text = str(error)[:MAX_TEXT]
         except BaseException:
@@ -248,7 +248,12 @@ class Peer(Values):  # type: ignore[misc]
 
 
 def _mutable(value: Any) -> bool:
-    return type(value) in (*CHANGED, bytearray)  # what comes by value, as it is decoded
+    return type(value) in (
+        *CHANGED,
+        *DICTIONARIES.values(),
+        collections.defaultdict,
+        bytearray,
+    )  # what comes by value, as it is decoded
 
 
 def _become(mine: Any, theirs: Any) -> None:

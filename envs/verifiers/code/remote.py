@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
+import types
 from typing import Any
 
 _ARITHMETIC = (
@@ -33,6 +34,15 @@ def _reflected(name: str) -> Any:
     return lambda right, left: run(left, right)
 
 
+def _finished(running: Any) -> Any:
+    """What a coroutine comes to, in a loop of its own: this thread may be in one."""
+    import asyncio  # both take longer than what most programs are tested for
+    import concurrent.futures
+
+    with concurrent.futures.ThreadPoolExecutor(1) as apart:
+        return apart.submit(asyncio.run, running).result()
+
+
 _DECLINED = (*_COMPARED, *_ARITHMETIC, *(f"r{name}" for name in _ARITHMETIC), *_IN_PLACE)
 """Where such a method is missing or declines, Python turns to the other of the two."""
 _KINDS = ("instancecheck", "subclasscheck")
@@ -45,6 +55,7 @@ _BUILT_IN: dict[str, Any] = {
     "floor": math.floor,
     "ceil": math.ceil,
     "trunc": math.trunc,
+    "await": _finished,
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
 }
@@ -74,7 +85,8 @@ class Remote:
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Remote):
-            return "_plain" in self.__dict__ and bool(self._peer.ask("plain", self) == other)
+            known = self.__dict__.get("_plain", types.GeneratorType) is not types.GeneratorType
+            return known and bool(self._peer.ask("plain", self) == other)
         return self._number == other._number or self._peer.ask("equal", self, other) is True
 
     @property  # type: ignore[misc]
@@ -164,6 +176,11 @@ def stand_in(kind: Any, peer: Any, number: int, name: str) -> Any:
     return error
 
 
+async def awaited(running: Remote) -> Any:
+    """A coroutine of the other half's, which runs there, and to its end at once."""
+    return running._peer.ask("operation", running, "await", ())
+
+
 def number_of(value: Any) -> int:
     """By which the other half knows what a class, an object or an error here stands for."""
     stands = value._stands if isinstance(value, Raised) else value
@@ -191,7 +208,7 @@ def _operation(name: str) -> Any:
     return {"exit": left, "copy": copied, "deepcopy": copied, **dict.fromkeys(_KINDS, kind)}.get(name, run)
 
 
-for _name in OPERATIONS:
+for _name in (name for name in OPERATIONS if name != "await"):  # not all can be waited for
     setattr(Remote, f"__{_name}__", _operation(_name))
     if _name not in ("copy", "deepcopy"):  # a class is its own copy
         setattr(Kind, f"__{_name}__", _operation(_name))

@@ -14,11 +14,12 @@ import fractions
 import importlib
 import math
 import pathlib
+import types
 import uuid
 import weakref
 from typing import Any
 
-from remote import Kind, Remote, make_kind, number_of, stand_in  # type: ignore[import-not-found]
+from remote import Kind, Remote, awaited, make_kind, number_of, stand_in  # type: ignore[import-not-found]
 
 _EXACT = 1 << 53
 _MICROSECOND = datetime.timedelta(microseconds=1)
@@ -34,6 +35,7 @@ _BY_TEXT: dict[str, tuple[type, Any, Any]] = {
 }
 _ALONE: dict[str, Any] = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
 CHANGED = (list, dict, set, collections.deque)
+DICTIONARIES = {"Counter": collections.Counter, "OrderedDict": collections.OrderedDict}
 ERRORS = ("json.decoder", "decimal", "_queue", "dataclasses", "subprocess", "struct", "binascii", "statistics")
 """Modules of the standard library whose errors the tests know by their own names."""
 _OF_TUPLES = {
@@ -98,6 +100,10 @@ class Values:
         return None
 
     def _encode_more(self, value: Any, kind: type) -> Any:
+        if kind in DICTIONARIES.values():
+            return {"d": self.encode_container(value)["d"], "of": kind.__name__}
+        if kind is collections.defaultdict:
+            return {"d": self.encode_container(value)["d"], "missing": self.encode(value.default_factory)}
         if fields := fields_of(kind):
             self._tuples.setdefault((kind.__name__, fields), kind)
             return {"nt": [kind.__name__, list(fields), [self.encode(item) for item in tuple.__iter__(value)]]}
@@ -131,6 +137,8 @@ class Values:
         except Exception:  # of a `__getattr__` of its own
             name = kind.__name__
         told: dict[str, Any] = {"l": self._number(value), "n": name}
+        if kind in (types.GeneratorType, types.CoroutineType):
+            return {**told, "p": kind.__name__}
         if self.tells_kinds and isinstance(value, type):
             if issubclass(value, Exception) and value.__module__ in ERRORS:
                 return {**told, "k": None, "above": [{"x": ["error", value.__module__, name]}]}
@@ -152,7 +160,10 @@ class Values:
             return data
         ((mark, held), *_) = data.items()
         if mark == "d":
-            return {self.decode(k): self.decode(v) for k, v in held}
+            made = {self.decode(k): self.decode(v) for k, v in held}
+            if "missing" in data:
+                return collections.defaultdict(self.decode(data["missing"]), made)
+            return DICTIONARIES[data["of"]](made) if "of" in data else made
         if mark in _CONTAINERS:
             return _CONTAINERS[mark](self.decode(item) for item in held)
         if mark == "nt":
@@ -168,12 +179,12 @@ class Values:
             return self._stand_in(int(held), str(data["n"]), data)
         return _plain(mark, held, data)
 
-    def exception(self, name: str, parts: list[Any]) -> Exception:
+    def exception(self, name: str, parts: list[Any]) -> Any:
         """One of Python's own."""
         kind = getattr(builtins, name, RuntimeError)
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        if not (isinstance(kind, type) and issubclass(kind, Exception | SystemExit)):
             kind = RuntimeError
-        made: Exception = kind(*parts)
+        made: Any = kind(*parts)
         return made
 
     def _tuple_class(self, name: str, fields: tuple[str, ...], defaults: Any) -> Any:
@@ -194,8 +205,11 @@ class Values:
         if kind is not Remote and not isinstance(kind, Kind):
             raise ValueError("no class of the other half")
         self._stand_ins[number] = made = stand_in(kind, self, number, name)
+        if told.get("p") == "coroutine":
+            return awaited(made)
         if told.get("p") is not None:
-            made.__dict__["_plain"] = next(known for known in (*CHANGED, int, str) if known.__name__ == told["p"])
+            kinds = (*CHANGED, int, str, types.GeneratorType)
+            made.__dict__["_plain"] = next(known for known in kinds if known.__name__ == told["p"])
         return made
 
     def _error_class(self, told: Any) -> type:
