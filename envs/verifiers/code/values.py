@@ -13,9 +13,8 @@ import enum
 import fractions
 import importlib
 import math
-import pathlib
+import sys
 import types
-import uuid
 import weakref
 from typing import Any
 
@@ -30,9 +29,9 @@ _BY_TEXT: dict[str, tuple[type, Any, Any]] = {
     "datetime": (datetime.datetime, datetime.datetime.isoformat, datetime.datetime.fromisoformat),
     "time": (datetime.time, datetime.time.isoformat, datetime.time.fromisoformat),
     "timedelta": (datetime.timedelta, lambda t: str(t // _MICROSECOND), lambda text: int(text) * _MICROSECOND),
-    "UUID": (uuid.UUID, str, uuid.UUID),
-    "Path": (pathlib.PosixPath, str, pathlib.PosixPath),
 }
+_WHERE = {"UUID": "uuid", "PosixPath": "pathlib"}
+"""Of further such kinds, which few programs need: the module, loaded when one comes."""
 _ALONE: dict[str, Any] = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
 CHANGED = (list, dict, set, collections.deque)
 DICTIONARIES = {"Counter": collections.Counter, "OrderedDict": collections.OrderedDict}
@@ -128,6 +127,8 @@ class Values:
         for name, (known, to_text, _) in _BY_TEXT.items():
             if kind is known:
                 return {"x": [name, to_text(value)]}
+        if kind is getattr(sys.modules.get(_WHERE.get(kind.__name__, "")), kind.__name__, None):
+            return {"x": [kind.__name__, str(value)]}
         return self._stranger(value, kind)
 
     def _stranger(self, value: Any, kind: type) -> Any:
@@ -234,6 +235,8 @@ def _plain(mark: str, held: Any, data: Any) -> Any:
         return found
     if mark == "x" and held[0] == "error" and held[1] in ERRORS:
         return getattr(importlib.import_module(held[1]), held[2])  # which is looked at where a class is made
+    if mark == "x" and held[0] in _WHERE:
+        return getattr(importlib.import_module(_WHERE[held[0]]), held[0])(held[1])
     if mark == "x":
         return _ALONE[held[0]] if held[0] in _ALONE else _BY_TEXT[held[0]][2](held[1])
     raise ValueError(f"not a value: {mark!r}")
