@@ -174,6 +174,18 @@ def test_pytest_files() -> None:
     assert "assert 0 == (1 + 1)" in wrong.detail
 
 
+@pytest.mark.parametrize(
+    ("tests", "outcome"),
+    [
+        ("import pytest\ndef test_a(): pytest.skip('not now')", "incorrect"),
+        ("import unittest\ndef test_a(): assert f() == 1\ndef test_b(): raise unittest.SkipTest", "correct"),
+        ("def test_a(): assert f() == 1", "correct"),
+    ],
+)
+def test_a_file_of_which_nothing_is_tested_passes_nothing(tests: str, outcome: str) -> None:
+    assert check("def f(): return 1", f"from solution import f\n{tests}", kind="pytest").outcome == outcome
+
+
 def test_a_sandbox_that_fails_gives_no_verdict() -> None:
     failed = FakeBackend({"*": ExecResult(ExecStatus.infra_error, error="gone")})
     assert verify_code("x", "assert 1", backend=failed) is Outcome.unscored

@@ -98,7 +98,8 @@ class Grader(Peer):  # type: ignore[misc]
         with contextlib.redirect_stdout(said):
             code = pytest.main(options, plugins=[seen])
         verdict = {0: "correct", 1: "incorrect"}.get(int(code), "error")
-        if verdict == "correct" and (not seen.passed or (seen.skipped and "skip" not in test and "xfail" not in test)):
+        skips = any(word in test.lower() for word in ("skip", "xfail"))
+        if verdict == "correct" and (not seen.passed or (seen.skipped and not skips)):
             verdict = "incorrect"  # the program has its tests skipped
         return {"value": [[verdict, said.getvalue()[-2000:]]]}
 
